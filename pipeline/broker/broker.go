@@ -1,0 +1,137 @@
+// Package broker opens the connection to NATS JetStream: to a server elsewhere,
+// or to a nats-server inside this process that keeps its files in a folder.
+//
+// The embedded server exists so that one machine needs nothing else. It writes
+// synchronously, listens on a free loopback port behind a random password, and
+// leaves both in its folder, so that the other commands of the same user reach
+// the server of a running daemon.
+package broker
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+)
+
+// Embedded is the URL that asks for a server inside the process.
+const Embedded = "embedded"
+
+// Config says which server to use.
+type Config struct {
+	// URL is Embedded, or one or more nats:// or tls:// URLs with commas between.
+	URL string
+	// Dir is where the embedded server keeps its files.
+	Dir string
+	// CredsFile is a NATS credentials file (user JWT and seed); may be empty.
+	CredsFile string
+	// CAFile is the certificate authority that signed the server's certificate;
+	// empty means those of the system.
+	CAFile string
+	// CertFile and KeyFile are this client's certificate for mutual TLS; both or
+	// none.
+	CertFile, KeyFile string
+	// Name is what the server's monitoring shows for this connection.
+	Name string
+	// Log hears of lost and restored connections. Never nil.
+	Log *slog.Logger
+}
+
+// Conn is a connection to JetStream, and the embedded server if this process
+// runs it.
+type Conn struct {
+	NATS *nats.Conn
+	JS   jetstream.JetStream
+
+	closed   chan struct{}
+	embedded *embedded
+}
+
+// connectWait bounds one attempt to connect.
+const connectWait = 5 * time.Second
+
+// Connect opens the connection, and starts the embedded server where the
+// configuration asks for one and no other process runs it. A connection that is
+// lost later is restored by itself, for as long as it takes.
+func Connect(cfg Config) (*Conn, error) {
+	if cfg.URL != Embedded {
+		return dial(cfg, cfg.URL, nil)
+	}
+	server, err := startEmbedded(cfg.Dir)
+	var busy *busyError
+	switch {
+	case errors.As(err, &busy):
+		return dial(cfg, busy.address.URL, nil, nats.Token(busy.address.Password))
+	case err != nil:
+		return nil, err
+	}
+	conn, err := dial(cfg, server.address.URL, server, nats.InProcessServer(server.server), nats.Token(server.address.Password))
+	if err != nil {
+		server.stop()
+		return nil, err
+	}
+	return conn, nil
+}
+
+func dial(cfg Config, url string, server *embedded, options ...nats.Option) (*Conn, error) {
+	c := &Conn{closed: make(chan struct{}), embedded: server}
+	options = append(options,
+		nats.Name(cfg.Name),
+		nats.Timeout(connectWait),
+		nats.MaxReconnects(-1),
+		// Without this, what is published while the server is away is kept in
+		// memory and reported as sent.
+		nats.ReconnectBufSize(-1),
+		nats.DisconnectErrHandler(func(_ *nats.Conn, err error) {
+			if err != nil {
+				cfg.Log.Warn("lost the connection to NATS, reconnecting", "error", err)
+			}
+		}),
+		nats.ReconnectHandler(func(*nats.Conn) { cfg.Log.Info("connected to NATS again") }),
+		nats.ErrorHandler(func(_ *nats.Conn, _ *nats.Subscription, err error) {
+			cfg.Log.Debug("NATS reported an error", "error", err)
+		}),
+		nats.ClosedHandler(func(*nats.Conn) { close(c.closed) }),
+	)
+	if cfg.CredsFile != "" {
+		options = append(options, nats.UserCredentials(cfg.CredsFile))
+	}
+	if cfg.CAFile != "" {
+		options = append(options, nats.RootCAs(cfg.CAFile))
+	}
+	if cfg.CertFile != "" {
+		options = append(options, nats.ClientCert(cfg.CertFile, cfg.KeyFile))
+	}
+	nc, err := nats.Connect(url, options...)
+	if err != nil {
+		return nil, fmt.Errorf("connect to NATS at %s: %w", redactURL(url), err)
+	}
+	js, err := jetstream.New(nc)
+	if err != nil {
+		nc.Close()
+		return nil, fmt.Errorf("open JetStream: %w", err)
+	}
+	c.NATS, c.JS = nc, js
+	return c, nil
+}
+
+// Embedded reports whether this process runs the server.
+func (c *Conn) Embedded() bool { return c.embedded != nil }
+
+// Close flushes and closes the connection and stops the embedded server; it
+// returns when both are gone.
+func (c *Conn) Close() error {
+	err := c.NATS.FlushTimeout(connectWait)
+	if errors.Is(err, nats.ErrConnectionClosed) {
+		err = nil
+	}
+	c.NATS.Close()
+	<-c.closed
+	if c.embedded != nil {
+		c.embedded.stop()
+	}
+	return err
+}

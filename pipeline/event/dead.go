@@ -1,0 +1,192 @@
+package event
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+)
+
+const deadPrefix = "faceid.dead."
+
+// Reason says why an event was given up. The set is closed: it is part of
+// subjects and the value of a metric label.
+type Reason string
+
+const (
+	// Malformed means that the body or subject is not an event.
+	Malformed Reason = "malformed"
+	// Rejected means that the API will never return a result for this token:
+	// it does not exist, is not this account's, or the rule does not fit.
+	Rejected Reason = "rejected"
+	// Unfinished means that the token's life ended before the check did.
+	Unfinished Reason = "unfinished"
+	// Expired means that the deadline passed and the last try failed.
+	Expired Reason = "expired"
+	// Refused means that a sink will never take this result.
+	Refused Reason = "refused"
+)
+
+// Reasons lists every reason.
+func Reasons() []Reason { return []Reason{Malformed, Rejected, Unfinished, Expired, Refused} }
+
+// Headers of a dead letter.
+const (
+	headerReason   = "Faceid-Reason"
+	headerCode     = "Faceid-Code"
+	headerDetail   = "Faceid-Detail"
+	headerAttempts = "Faceid-Attempts"
+	headerFirst    = "Faceid-First-Time"
+	headerLast     = "Faceid-Last-Time"
+	headerSubject  = "Faceid-Subject"
+	headerSequence = "Faceid-Sequence"
+)
+
+// DeadLetter is an event that will not be retried by itself.
+type DeadLetter struct {
+	// Sequence is the letter's own number in the dead letter stream; set by
+	// ReadDeadLetters, ignored when a letter is written.
+	Sequence uint64
+	Account  string
+	Reason   Reason
+	// Code is the API's error code or the sink's error class; may be empty.
+	Code string
+	// Detail says in words what happened, without personal data.
+	Detail string
+	// Attempts is how often the event was delivered.
+	Attempts uint64
+	// First is when the event was published, Last when it was given up.
+	First, Last time.Time
+	// Subject and StreamSequence are where the event stood in the event stream.
+	Subject        string
+	StreamSequence uint64
+	// Body is the event's body, unchanged.
+	Body []byte
+	// Trace is the event's trace context; may be nil.
+	Trace nats.Header
+}
+
+// Bury stores the letter and returns when the stream has it. Burying the same
+// event again within the duplicate window stores nothing.
+func (p *Publisher) Bury(ctx context.Context, l DeadLetter) error {
+	msg := nats.NewMsg(deadPrefix + l.Account + "." + string(l.Reason))
+	msg.Data = l.Body
+	copyTrace(msg.Header, l.Trace)
+	msg.Header.Set(headerReason, string(l.Reason))
+	msg.Header.Set(headerCode, oneLine(l.Code))
+	msg.Header.Set(headerDetail, oneLine(l.Detail))
+	msg.Header.Set(headerAttempts, strconv.FormatUint(l.Attempts, 10))
+	msg.Header.Set(headerFirst, l.First.UTC().Format(time.RFC3339Nano))
+	msg.Header.Set(headerLast, l.Last.UTC().Format(time.RFC3339Nano))
+	msg.Header.Set(headerSubject, l.Subject)
+	msg.Header.Set(headerSequence, strconv.FormatUint(l.StreamSequence, 10))
+	id := fmt.Sprintf("%s-%d", Stream, l.StreamSequence)
+	if _, err := p.js.PublishMsg(ctx, msg, jetstream.WithMsgID(id)); err != nil {
+		return fmt.Errorf("store dead letter: %w", err)
+	}
+	return nil
+}
+
+// oneLine keeps a text inside one header line.
+func oneLine(s string) string {
+	const limit = 1024
+	s = strings.Map(func(r rune) rune {
+		if r < ' ' {
+			return ' '
+		}
+		return r
+	}, s)
+	if len(s) > limit {
+		s = strings.ToValidUTF8(s[:limit], "")
+	}
+	return s
+}
+
+// ErrNoDeadLetter is returned by GetDeadLetter for a sequence that is not there.
+var ErrNoDeadLetter = errors.New("no such dead letter")
+
+// GetDeadLetter returns one letter by its sequence.
+func GetDeadLetter(ctx context.Context, js jetstream.JetStream, sequence uint64) (DeadLetter, error) {
+	stream, err := js.Stream(ctx, DeadStream)
+	if errors.Is(err, jetstream.ErrStreamNotFound) {
+		return DeadLetter{}, ErrNoDeadLetter
+	}
+	if err != nil {
+		return DeadLetter{}, fmt.Errorf("open stream %s: %w", DeadStream, err)
+	}
+	msg, err := stream.GetMsg(ctx, sequence)
+	if errors.Is(err, jetstream.ErrMsgNotFound) {
+		return DeadLetter{}, ErrNoDeadLetter
+	}
+	if err != nil {
+		return DeadLetter{}, fmt.Errorf("read dead letter %d: %w", sequence, err)
+	}
+	return deadLetter(msg.Subject, msg.Header, msg.Data, msg.Sequence), nil
+}
+
+// ReadDeadLetters calls visit for every dead letter there is now, oldest first,
+// until visit returns an error, which it returns.
+func ReadDeadLetters(ctx context.Context, js jetstream.JetStream, visit func(DeadLetter) error) error {
+	stream, err := js.Stream(ctx, DeadStream)
+	if errors.Is(err, jetstream.ErrStreamNotFound) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("open stream %s: %w", DeadStream, err)
+	}
+	last := stream.CachedInfo().State.LastSeq
+	if stream.CachedInfo().State.Msgs == 0 {
+		return nil
+	}
+	consumer, err := stream.OrderedConsumer(ctx, jetstream.OrderedConsumerConfig{})
+	if err != nil {
+		return fmt.Errorf("read stream %s: %w", DeadStream, err)
+	}
+	messages, err := consumer.Messages()
+	if err != nil {
+		return fmt.Errorf("read stream %s: %w", DeadStream, err)
+	}
+	defer messages.Stop()
+	for {
+		msg, err := messages.Next(jetstream.NextContext(ctx))
+		if err != nil {
+			return fmt.Errorf("read stream %s: %w", DeadStream, err)
+		}
+		meta, err := msg.Metadata()
+		if err != nil {
+			return fmt.Errorf("read stream %s: %w", DeadStream, err)
+		}
+		if err := visit(deadLetter(msg.Subject(), msg.Headers(), msg.Data(), meta.Sequence.Stream)); err != nil {
+			return err
+		}
+		if meta.Sequence.Stream >= last || meta.NumPending == 0 {
+			return nil
+		}
+	}
+}
+
+func deadLetter(subject string, h nats.Header, body []byte, sequence uint64) DeadLetter {
+	account, _, _ := strings.Cut(strings.TrimPrefix(subject, deadPrefix), ".")
+	number := func(name string) uint64 {
+		n, _ := strconv.ParseUint(h.Get(name), 10, 64)
+		return n
+	}
+	when := func(name string) time.Time {
+		t, _ := time.Parse(time.RFC3339Nano, h.Get(name))
+		return t
+	}
+	trace := nats.Header{}
+	copyTrace(trace, h)
+	return DeadLetter{
+		Sequence: sequence, Account: account,
+		Reason: Reason(h.Get(headerReason)), Code: h.Get(headerCode), Detail: h.Get(headerDetail),
+		Attempts: number(headerAttempts), First: when(headerFirst), Last: when(headerLast),
+		Subject: h.Get(headerSubject), StreamSequence: number(headerSequence),
+		Body: body, Trace: trace,
+	}
+}

@@ -1,0 +1,68 @@
+package event
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/faceid-ingest/faceid-ingest/pipeline/result"
+)
+
+// traceHeaders are the W3C Trace Context fields that travel with an event, so
+// that one trace covers the publisher and the worker.
+var traceHeaders = []string{"traceparent", "tracestate", "baggage"}
+
+// Publisher puts completion events on the stream. It may be used by several
+// goroutines.
+type Publisher struct{ js jetstream.JetStream }
+
+// NewPublisher returns a Publisher on js.
+func NewPublisher(js jetstream.JetStream) *Publisher { return &Publisher{js: js} }
+
+// Publish stores one event and returns when the stream has it. duplicate is
+// true when the stream already held an event of this token. Of header only the
+// trace context is sent; it may be nil.
+func (p *Publisher) Publish(ctx context.Context, lane Lane, account string, product result.Product, e Event, header nats.Header) (duplicate bool, err error) {
+	msg, err := message(lane, account, product, e, header)
+	if err != nil {
+		return false, err
+	}
+	ack, err := p.js.PublishMsg(ctx, msg, jetstream.WithMsgID(MessageID(product, e.Token)))
+	if err != nil {
+		return false, fmt.Errorf("publish event: %w", err)
+	}
+	return ack.Duplicate, nil
+}
+
+func message(lane Lane, account string, product result.Product, e Event, header nats.Header) (*nats.Msg, error) {
+	if err := CheckAccount(account); err != nil {
+		return nil, err
+	}
+	if !product.Valid() {
+		return nil, fmt.Errorf("unknown product %q, expected enhanced or eid", product)
+	}
+	if err := CheckToken(e.Token); err != nil {
+		return nil, err
+	}
+	body, err := e.Encode()
+	if err != nil {
+		return nil, err
+	}
+	if len(body) > MaxBody {
+		return nil, malformed("body of %d bytes, the limit is %d", len(body), MaxBody)
+	}
+	msg := nats.NewMsg(Subject(lane, account, product))
+	msg.Data = body
+	copyTrace(msg.Header, header)
+	return msg, nil
+}
+
+func copyTrace(to, from nats.Header) {
+	for _, name := range traceHeaders {
+		if v := from.Get(name); v != "" {
+			to.Set(name, v)
+		}
+	}
+}

@@ -1,0 +1,117 @@
+package event
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+)
+
+const (
+	// maxAge is how long events stay: past the 72 hours of a result there must
+	// be time to see why one was not ingested.
+	maxAge = 7 * 24 * time.Hour
+	// deadMaxAge is how long dead letters wait for somebody to look at them.
+	deadMaxAge = 365 * 24 * time.Hour
+	// duplicates is the window in which JetStream drops a second event of one
+	// token. Its memory grows with the rate of events; beyond it the sinks'
+	// idempotence takes over.
+	duplicates = time.Hour
+	// maxAckPending bounds the events of one consumer that are held or wait out
+	// a delay: a delayed event keeps its place until it is redelivered.
+	maxAckPending = 20_000
+)
+
+// EnsureStreams creates the streams of events and dead letters where they are
+// missing. A stream that exists is left as its owner made it, except that
+// missing subjects and a different number of replicas are brought in line; one
+// that would lose events (another retention than limits, storage in memory) is
+// an error.
+func EnsureStreams(ctx context.Context, js jetstream.JetStream, replicas int) error {
+	events := jetstream.StreamConfig{
+		Name:        Stream,
+		Description: "Completion events of FaceID tokens",
+		Subjects:    []string{Live.prefix() + "*.*", Backfill.prefix() + "*.*"},
+		Retention:   jetstream.LimitsPolicy,
+		Storage:     jetstream.FileStorage,
+		// A full stream refuses new events instead of dropping old ones: the
+		// publisher can see it and try again.
+		Discard:    jetstream.DiscardNew,
+		MaxAge:     maxAge,
+		Duplicates: duplicates,
+		MaxMsgSize: 2 * MaxBody,
+		Replicas:   replicas,
+	}
+	dead := jetstream.StreamConfig{
+		Name:        DeadStream,
+		Description: "FaceID events that were given up, with their reason",
+		Subjects:    []string{deadPrefix + "*.*"},
+		Retention:   jetstream.LimitsPolicy,
+		Storage:     jetstream.FileStorage,
+		Discard:     jetstream.DiscardNew,
+		MaxAge:      deadMaxAge,
+		Duplicates:  duplicates,
+		Replicas:    replicas,
+	}
+	return errors.Join(ensureStream(ctx, js, events), ensureStream(ctx, js, dead))
+}
+
+func ensureStream(ctx context.Context, js jetstream.JetStream, want jetstream.StreamConfig) error {
+	_, err := js.CreateStream(ctx, want)
+	if err == nil {
+		return nil
+	}
+	if !errors.Is(err, jetstream.ErrStreamNameAlreadyInUse) {
+		return fmt.Errorf("create stream %s: %w", want.Name, err)
+	}
+	stream, err := js.Stream(ctx, want.Name)
+	if err != nil {
+		return fmt.Errorf("look at stream %s: %w", want.Name, err)
+	}
+	have := stream.CachedInfo().Config
+	if have.Retention != jetstream.LimitsPolicy || have.Storage != jetstream.FileStorage {
+		return fmt.Errorf("stream %s has %s retention and %s storage; it must have limits retention and file storage, or events get lost: change or delete it",
+			want.Name, have.Retention, have.Storage)
+	}
+	changed := have.Replicas != want.Replicas
+	have.Replicas = want.Replicas
+	for _, subject := range want.Subjects {
+		if !slices.Contains(have.Subjects, subject) {
+			have.Subjects = append(have.Subjects, subject)
+			changed = true
+		}
+	}
+	if !changed {
+		return nil
+	}
+	if _, err := js.UpdateStream(ctx, have); err != nil {
+		return fmt.Errorf("update stream %s: %w", want.Name, err)
+	}
+	return nil
+}
+
+// EnsureConsumer creates or updates the durable pull consumer of an account's
+// lane. ackWait is how long the server waits for a sign of life before it gives
+// an event to another worker.
+func EnsureConsumer(ctx context.Context, js jetstream.JetStream, account string, lane Lane, ackWait time.Duration) (jetstream.Consumer, error) {
+	name := ConsumerName(account, lane)
+	consumer, err := js.CreateOrUpdateConsumer(ctx, Stream, jetstream.ConsumerConfig{
+		Durable:       name,
+		Description:   fmt.Sprintf("Worker of account %s, %s events", account, lane),
+		FilterSubject: lane.prefix() + account + ".*",
+		DeliverPolicy: jetstream.DeliverAllPolicy,
+		AckPolicy:     jetstream.AckExplicitPolicy,
+		AckWait:       ackWait,
+		// The worker decides when to give up, by time left and not by a count.
+		MaxDeliver:    -1,
+		MaxAckPending: maxAckPending,
+		ReplayPolicy:  jetstream.ReplayInstantPolicy,
+	})
+	if err != nil {
+		return nil, fmt.Errorf("create consumer %s: %w", name, err)
+	}
+	return consumer, nil
+}
