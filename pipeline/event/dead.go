@@ -190,3 +190,31 @@ func deadLetter(subject string, h nats.Header, body []byte, sequence uint64) Dea
 		Body: body, Trace: trace,
 	}
 }
+
+// CountDeadLetters returns how many letters there are by account and reason,
+// and in all.
+func CountDeadLetters(ctx context.Context, js jetstream.JetStream) (map[string]map[string]uint64, uint64, error) {
+	counts := map[string]map[string]uint64{}
+	stream, err := js.Stream(ctx, DeadStream)
+	if errors.Is(err, jetstream.ErrStreamNotFound) {
+		return counts, 0, nil
+	}
+	if err != nil {
+		return nil, 0, fmt.Errorf("open stream %s: %w", DeadStream, err)
+	}
+	info, err := stream.Info(ctx, jetstream.WithSubjectFilter(deadPrefix+">"))
+	if err != nil {
+		return nil, 0, fmt.Errorf("look at stream %s: %w", DeadStream, err)
+	}
+	for subject, n := range info.State.Subjects {
+		account, reason, ok := strings.Cut(strings.TrimPrefix(subject, deadPrefix), ".")
+		if !ok {
+			continue
+		}
+		if counts[account] == nil {
+			counts[account] = map[string]uint64{}
+		}
+		counts[account][reason] += n
+	}
+	return counts, info.State.Msgs, nil
+}
