@@ -8,6 +8,7 @@
 package broker
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -55,12 +56,13 @@ const connectWait = 5 * time.Second
 
 // Connect opens the connection, and starts the embedded server where the
 // configuration asks for one and no other process runs it. A connection that is
-// lost later is restored by itself, for as long as it takes.
-func Connect(cfg Config) (*Conn, error) {
+// lost later is restored by itself, for as long as it takes. ctx bounds the wait
+// for another process that is just starting or stopping the embedded server.
+func Connect(ctx context.Context, cfg Config) (*Conn, error) {
 	if cfg.URL != Embedded {
 		return dial(cfg, cfg.URL, nil)
 	}
-	server, err := startEmbedded(cfg.Dir)
+	server, err := startEmbedded(ctx, cfg.Dir)
 	var busy *busyError
 	switch {
 	case errors.As(err, &busy):

@@ -17,7 +17,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 func open(t *testing.T, dir string) *broker.Conn {
 	t.Helper()
-	conn, err := broker.Connect(broker.Config{URL: broker.Embedded, Dir: dir, Log: slog.New(slog.DiscardHandler)})
+	conn, err := broker.Connect(t.Context(), broker.Config{URL: broker.Embedded, Dir: dir, Log: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -68,7 +68,7 @@ func TestEmbeddedNeedsThePassword(t *testing.T) {
 	dir := t.TempDir()
 	conn := open(t, dir)
 	defer closed(t, conn)
-	_, err := broker.Connect(broker.Config{URL: conn.NATS.ConnectedUrl(), Log: slog.New(slog.DiscardHandler)})
+	_, err := broker.Connect(t.Context(), broker.Config{URL: conn.NATS.ConnectedUrl(), Log: slog.New(slog.DiscardHandler)})
 	if err == nil || !strings.Contains(err.Error(), "Authorization") {
 		t.Errorf("got %v", err)
 	}
@@ -94,7 +94,7 @@ func TestConnectSaysWhatIsWrong(t *testing.T) {
 	}
 	for _, tt := range tests {
 		tt.cfg.Log = slog.New(slog.DiscardHandler)
-		conn, err := broker.Connect(tt.cfg)
+		conn, err := broker.Connect(t.Context(), tt.cfg)
 		if err == nil {
 			closed(t, conn)
 			t.Errorf("%s: connected", tt.name)

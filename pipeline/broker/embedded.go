@@ -1,6 +1,7 @@
 package broker
 
 import (
+	"context"
 	"crypto/rand"
 	"encoding/json"
 	"errors"
@@ -43,12 +44,12 @@ func (*busyError) Error() string { return "another process runs the embedded NAT
 
 // startEmbedded starts the server of dir, or returns a *busyError with the
 // address of the process that already does.
-func startEmbedded(dir string) (*embedded, error) {
+func startEmbedded(ctx context.Context, dir string) (*embedded, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("make the folder of the embedded NATS server: %w", err)
 	}
 	file := filepath.Join(dir, "address.json")
-	lock, err := lockOrAddress(dir, file)
+	lock, err := lockOrAddress(ctx, dir, file)
 	if err != nil {
 		return nil, err
 	}
@@ -63,8 +64,12 @@ func startEmbedded(dir string) (*embedded, error) {
 // lockOrAddress takes the lock of dir, or returns a *busyError once its holder
 // has said where it listens. A holder that is just starting has not yet, one
 // that is stopping does not any more: both are over soon.
-func lockOrAddress(dir, file string) (*os.File, error) {
-	for deadline := time.Now().Add(startWait); ; time.Sleep(pollWait) {
+func lockOrAddress(ctx context.Context, dir, file string) (*os.File, error) {
+	ctx, cancel := context.WithTimeout(ctx, startWait)
+	defer cancel()
+	poll := time.NewTicker(pollWait)
+	defer poll.Stop()
+	for {
 		lock, err := lockDir(dir)
 		if !errors.Is(err, unix.EWOULDBLOCK) {
 			return lock, err
@@ -73,8 +78,12 @@ func lockOrAddress(dir, file string) (*os.File, error) {
 		if err == nil {
 			return nil, &busyError{address: a}
 		}
-		if !errors.Is(err, os.ErrNotExist) || time.Now().After(deadline) {
+		if !errors.Is(err, os.ErrNotExist) || ctx.Err() != nil {
 			return nil, fmt.Errorf("another process uses %s but cannot be reached; stop it, or set nats.url: %w", dir, err)
+		}
+		select {
+		case <-poll.C:
+		case <-ctx.Done():
 		}
 	}
 }

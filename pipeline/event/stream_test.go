@@ -22,7 +22,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 // connect starts a server for one test, with the streams in place.
 func connect(t *testing.T) (context.Context, jetstream.JetStream) {
 	t.Helper()
-	conn, err := broker.Connect(broker.Config{URL: broker.Embedded, Dir: t.TempDir(), Log: slog.New(slog.DiscardHandler)})
+	conn, err := broker.Connect(t.Context(), broker.Config{URL: broker.Embedded, Dir: t.TempDir(), Log: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -26,8 +26,9 @@ type Admin struct {
 
 // Listen opens the admin endpoint on address; checks are run at every request
 // of /readyz, named in its answer.
-func Listen(address string, metrics *Metrics, checks map[string]Check) (*Admin, error) {
-	listener, err := net.Listen("tcp", address)
+func Listen(ctx context.Context, address string, metrics *Metrics, checks map[string]Check) (*Admin, error) {
+	var config net.ListenConfig
+	listener, err := config.Listen(ctx, "tcp", address)
 	if err != nil {
 		return nil, fmt.Errorf("open the admin endpoint (http.admin): %w", err)
 	}

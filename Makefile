@@ -1,0 +1,62 @@
+# The README's commands. `make test` passes on a fresh Debian machine with Go
+# and make: what else it needs it installs (as root) or names.
+
+SHELL       := /bin/bash
+GO          ?= go
+BIN         := bin
+VERSION     ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+COMMIT      ?= $(shell git rev-parse HEAD 2>/dev/null)
+DATE        ?= $(shell git log -1 --format=%cI 2>/dev/null)
+LDFLAGS     := -s -w -X main.version=$(VERSION) -X main.commit=$(COMMIT) -X main.date=$(DATE)
+GOLANGCI    := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
+PACKAGES    ?= ./...
+FUZZTIME    ?= 30s
+
+# cgo is for the race detector only; the binary is static without it.
+export CGO_ENABLED ?= 0
+
+.PHONY: build test lint bench fuzz tools clean
+
+build:
+	$(GO) build -trimpath -ldflags '$(LDFLAGS)' -o $(BIN)/faceid-ingest ./cmd/faceid-ingest
+
+test: tools
+	CGO_ENABLED=1 $(GO) test -race -timeout 20m $(PACKAGES)
+
+# Programs the tests call: a C compiler for the race detector, systemd-analyze
+# for the unit file. Debian's names; elsewhere install them yourself.
+tools:
+	@need=""; \
+	command -v cc >/dev/null || need="$$need gcc libc6-dev"; \
+	command -v systemd-analyze >/dev/null || need="$$need systemd"; \
+	if [ -n "$$need" ]; then \
+		if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+			apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$need; \
+		else \
+			echo "please install:$$need" >&2; exit 1; \
+		fi; \
+	fi
+
+lint: $(BIN)/golangci-lint
+	@test -z "$$(gofmt -l .)" || { gofmt -l .; echo "run gofmt -w on these" >&2; exit 1; }
+	$(GO) mod tidy -diff
+	$(BIN)/golangci-lint run
+
+$(BIN)/golangci-lint: Makefile
+	GOBIN=$(CURDIR)/$(BIN) $(GO) install $(GOLANGCI)
+	@touch $@
+
+bench:
+	$(GO) test -run '^$$' -bench . -benchmem $(PACKAGES)
+
+# Every fuzz target in turn, for FUZZTIME each.
+fuzz:
+	@set -e; for package in $$($(GO) list $(PACKAGES)); do \
+		for target in $$($(GO) test -list '^Fuzz' $$package | grep '^Fuzz' || true); do \
+			echo "$$package $$target"; \
+			$(GO) test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) $$package; \
+		done; \
+	done
+
+clean:
+	rm -rf $(BIN)
