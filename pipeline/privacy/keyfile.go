@@ -1,0 +1,215 @@
+package privacy
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+const (
+	keyringVersion = 1
+	// maxKeyring bounds a keyring file, in bytes; it is room for thousands of keys.
+	maxKeyring = 1 << 20
+)
+
+// keyringFile is the JSON of a keyring file.
+type keyringFile struct {
+	Version  int       `json:"version"`
+	Keys     []fileKey `json:"keys"`
+	IndexKey fileKey   `json:"index_key"`
+}
+
+type fileKey struct {
+	ID      string    `json:"id"`
+	Created time.Time `json:"created"`
+	// State is empty for the index key.
+	State KeyState `json:"state,omitempty"`
+	Key   []byte   `json:"key"`
+}
+
+// readKeyring reads and checks a file.
+func readKeyring(path string) (*keyset, fs.FileInfo, error) {
+	file, err := os.Open(path)
+	if err != nil {
+		return nil, nil, fmt.Errorf("open the keyring: %w", err)
+	}
+	defer func() { _ = file.Close() }()
+	// The open file is looked at, not the path: it cannot be swapped in between.
+	info, err := file.Stat()
+	if err != nil {
+		return nil, nil, fmt.Errorf("open the keyring: %w", err)
+	}
+	if !info.Mode().IsRegular() {
+		return nil, nil, fmt.Errorf("keyring %s is not a regular file", path)
+	}
+	if perm := info.Mode().Perm(); perm&0o077 != 0 {
+		return nil, nil, fmt.Errorf("keyring %s has mode %#o, so others than its owner may use it: run chmod 600 %s", path, perm, path)
+	}
+	data, err := io.ReadAll(io.LimitReader(file, maxKeyring+1))
+	if err != nil {
+		return nil, nil, fmt.Errorf("read the keyring: %w", err)
+	}
+	set, err := parseKeyring(data)
+	if err != nil {
+		return nil, nil, fmt.Errorf("keyring %s: %w", path, err)
+	}
+	return set, info, nil
+}
+
+// parseKeyring reads the JSON of a keyring. Its errors name ids and positions,
+// and repeat nothing else of the file: a damaged file may have a key anywhere.
+func parseKeyring(data []byte) (*keyset, error) {
+	if len(data) > maxKeyring {
+		return nil, fmt.Errorf("larger than %d bytes", maxKeyring)
+	}
+	var head struct {
+		Version int `json:"version"`
+	}
+	if err := json.Unmarshal(data, &head); err != nil {
+		return nil, describeJSON(err)
+	}
+	if head.Version != keyringVersion {
+		return nil, fmt.Errorf("version %d is not known to this program, which reads version %d", head.Version, keyringVersion)
+	}
+	var file keyringFile
+	decoder := json.NewDecoder(bytes.NewReader(data))
+	decoder.DisallowUnknownFields()
+	if err := decoder.Decode(&file); err != nil {
+		return nil, describeJSON(err)
+	}
+	return file.keyset()
+}
+
+func describeJSON(err error) error {
+	var syntax *json.SyntaxError
+	if errors.As(err, &syntax) {
+		return fmt.Errorf("damaged: not JSON at byte %d", syntax.Offset)
+	}
+	return fmt.Errorf("damaged: its fields are not those of version %d", keyringVersion)
+}
+
+func (f keyringFile) keyset() (*keyset, error) {
+	set := &keyset{}
+	for i, k := range f.Keys {
+		key, err := k.open()
+		if err != nil {
+			return nil, fmt.Errorf("damaged: keys[%d]: %w", i, err)
+		}
+		if _, twice := set.find(k.ID); twice {
+			return nil, fmt.Errorf("damaged: key %s is there twice", k.ID)
+		}
+		sealing := sealingKey{id: k.ID, created: k.Created.UTC(), key: key}
+		switch {
+		case k.State == Retired:
+			set.retired = append(set.retired, sealing)
+		case k.State != Active:
+			return nil, fmt.Errorf("damaged: key %s is neither active nor retired", k.ID)
+		case set.active.id != "":
+			return nil, fmt.Errorf("damaged: keys %s and %s are both active", set.active.id, k.ID)
+		default:
+			set.active = sealing
+		}
+	}
+	if set.active.id == "" {
+		return nil, errors.New("damaged: no key is active")
+	}
+	key, err := f.IndexKey.open()
+	if err != nil {
+		return nil, fmt.Errorf("damaged: index_key: %w", err)
+	}
+	set.index, set.indexCreated = indexKey{id: f.IndexKey.ID, key: key}, f.IndexKey.Created.UTC()
+	return set, nil
+}
+
+func (k fileKey) open() (secret, error) {
+	if !validKeyID(k.ID) {
+		return secret{}, errors.New("an id must be eight lower-case hex digits")
+	}
+	return secretFrom(k.Key)
+}
+
+func (s *keyset) encode() ([]byte, error) {
+	file := keyringFile{
+		Version:  keyringVersion,
+		IndexKey: fileKey{ID: s.index.id, Created: s.indexCreated, Key: s.index.key.b[:]},
+	}
+	for _, k := range s.retired {
+		file.Keys = append(file.Keys, fileKey{ID: k.id, Created: k.created, State: Retired, Key: k.key.b[:]})
+	}
+	file.Keys = append(file.Keys, fileKey{ID: s.active.id, Created: s.active.created, State: Active, Key: s.active.key.b[:]})
+	data, err := json.MarshalIndent(file, "", "  ")
+	return append(data, '\n'), err
+}
+
+// createKeyring writes a file where there is none.
+func createKeyring(path string, set *keyset) error {
+	// Link, unlike rename, fails if the name is taken.
+	err := writeKeyring(path, set, os.Link)
+	if err != nil {
+		return fmt.Errorf("create the keyring: %w", err)
+	}
+	return nil
+}
+
+// replaceKeyring writes a file in place of another. A crash leaves the one or
+// the other, and at worst a temporary file of mode 0600 beside it, which nobody
+// reads.
+func replaceKeyring(path string, set *keyset) error {
+	if err := writeKeyring(path, set, os.Rename); err != nil {
+		return fmt.Errorf("write the keyring: %w", err)
+	}
+	return nil
+}
+
+// writeKeyring writes and syncs a temporary file, publishes it under its name
+// and syncs the folder.
+func writeKeyring(path string, set *keyset, publish func(from, to string) error) error {
+	data, err := set.encode()
+	if err != nil {
+		return err
+	}
+	dir := filepath.Dir(path)
+	temp, err := os.CreateTemp(dir, "."+filepath.Base(path)+".*.tmp") // mode 0600
+	if err != nil {
+		return err
+	}
+	defer func() { _ = os.Remove(temp.Name()) }()
+	_, err = temp.Write(data)
+	if err = errors.Join(err, temp.Sync(), temp.Close()); err != nil {
+		return err
+	}
+	if err := publish(temp.Name(), path); err != nil {
+		return err
+	}
+	return syncDir(dir)
+}
+
+func syncDir(dir string) error {
+	d, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	return errors.Join(d.Sync(), d.Close())
+}
+
+// lockKeyring waits for the lock that changes of a keyring file take. The lock
+// is on a file beside it, which stays: the keyring itself is replaced.
+func lockKeyring(path string) (unlock func(), err error) {
+	lock, err := os.OpenFile(path+".lock", os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("lock the keyring: %w", err)
+	}
+	if err := unix.Flock(int(lock.Fd()), unix.LOCK_EX); err != nil {
+		_ = lock.Close()
+		return nil, fmt.Errorf("lock the keyring: %w", err)
+	}
+	return func() { _ = lock.Close() }, nil
+}
