@@ -62,3 +62,8 @@ func kindOf(contentType string) result.Kind {
 	}
 	return result.Unknown
 }
+
+// KindOf returns the kind of medium that content is by its first bytes.
+func KindOf(content []byte) result.Kind {
+	return kindOf(sniff(content[:min(len(content), sniffLength)]))
+}

@@ -16,6 +16,7 @@ import (
 	"testing/iotest"
 
 	"go.uber.org/goleak"
+	"pgregory.net/rapid"
 
 	"github.com/faceid-ingest/faceid-ingest/pipeline/faceid/extract"
 	"github.com/faceid-ingest/faceid-ingest/pipeline/spool"
@@ -467,7 +468,7 @@ func (c *chunks) Read(p []byte) (int, error) {
 func FuzzBase64(f *testing.F) {
 	f.Add([]byte("QUJDQUJDQUJD"), 3)
 	f.Add([]byte("QUJD\nQUJD+/-_QQ=="), 5)
-	f.Add([]byte(strings.Repeat("QUJDRA", 12000)), 4096)
+	f.Add([]byte(strings.Repeat("QUJD", 30)+" \n"+strings.Repeat("_-8=", 1)), 7)
 	f.Fuzz(func(t *testing.T, text []byte, chunk int) {
 		quoted, err := json.Marshal(string(text))
 		if err != nil {
@@ -486,6 +487,36 @@ func FuzzBase64(f *testing.F) {
 		}
 		if got := content(t, medium(t, d, "Video")); !bytes.Equal(got, small) || !bytes.Equal(got, lenient(string(text))) {
 			t.Fatalf("%q became %q", text, got)
+		}
+	})
+}
+
+// Blocks of the decoder and windows of the scanner end anywhere in a medium.
+func TestBlockEdges(t *testing.T) {
+	rapid.Check(t, func(rt *rapid.T) {
+		want := make([]byte, rapid.IntRange(20, 200<<10).Draw(rt, "size"))
+		_, _ = rand.NewChaCha8([32]byte{2}).Read(want)
+		text := base64.StdEncoding.EncodeToString(want)
+		switch rapid.IntRange(0, 3).Draw(rt, "form") {
+		case 1:
+			text = strings.ReplaceAll(text, "/", `\/`)
+		case 2:
+			text = strings.TrimRight(strings.NewReplacer("+", "-", "/", "_").Replace(text), "=")
+		case 3:
+			width := rapid.IntRange(4, 100).Draw(rt, "line")
+			var lines strings.Builder
+			for i := 0; i < len(text); i += width {
+				lines.WriteString(text[i:min(i+width, len(text))] + `\r\n`)
+			}
+			text = lines.String()
+		}
+		src := &chunks{body: []byte(`{"Video":"` + text + `"}`), size: rapid.IntRange(1, 100<<10).Draw(rt, "read")}
+		d, err := extract.Extract(context.Background(), src, newBatch(t), small())
+		if err != nil {
+			rt.Fatal(err)
+		}
+		if !bytes.Equal(content(t, medium(t, d, "Video")), want) {
+			rt.Fatal("other bytes")
 		}
 	})
 }

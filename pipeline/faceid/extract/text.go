@@ -14,7 +14,7 @@ func (s *scanner) text(p path) error {
 	if known {
 		limit = s.cfg.KeepText
 	}
-	raw, whole, err := s.rawString(limit + 2) // with its quotes
+	raw, whole, err := s.rawString(limit + 1) // with the opening quote
 	if err != nil {
 		return err
 	}

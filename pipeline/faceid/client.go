@@ -1,0 +1,261 @@
+// Package faceid pulls the result of a finished check from Tencent Cloud's
+// FaceID API and turns it into a result.Result.
+//
+// A product, a token and a rule go in; a result comes out, its media in the
+// given spool.Batch. Requests are signed and sent by Tencent's SDK; below it, the
+// extractor takes the media out of the answer as it arrives, so that the SDK only
+// sees a small JSON. Errors say their class, and hold nothing of an answer.
+package faceid
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"net/url"
+	"strings"
+	"time"
+
+	"github.com/tencentcloud/tencentcloud-sdk-go/tencentcloud/common"
+	tchttp "github.com/tencentcloud/tencentcloud-sdk-go/tencentcloud/common/http"
+	"github.com/tencentcloud/tencentcloud-sdk-go/tencentcloud/common/profile"
+
+	"github.com/faceid-ingest/faceid-ingest/pipeline/faceid/extract"
+	"github.com/faceid-ingest/faceid-ingest/pipeline/result"
+	"github.com/faceid-ingest/faceid-ingest/pipeline/spool"
+)
+
+// apiVersion is the version of the FaceID API (FACTS §1).
+const apiVersion = "2018-03-01"
+
+// Credential is what signs requests.
+type Credential struct {
+	SecretID, SecretKey string
+	// Token belongs to temporary (STS) credentials; empty otherwise.
+	Token string
+}
+
+// Storage is where FaceID puts media when the account has data storage on.
+type Storage struct {
+	// Bucket is the full name with the APPID; Region is such as "ap-guangzhou".
+	// Assets in any other bucket are refused.
+	Bucket, Region string
+}
+
+// Config says how to call the API for one account.
+type Config struct {
+	// Account is the configured name of the account; results carry it.
+	Account string
+	// Endpoint is a URL without a path, such as https://faceid.tencentcloudapi.com.
+	Endpoint string
+	// Region is the public parameter X-TC-Region; may be empty.
+	Region string
+	// Credentials is asked before every call, so that rotated secrets are used.
+	Credentials func(ctx context.Context) (Credential, error)
+	// Timeout bounds one call from the request to the last byte of the answer.
+	Timeout time.Duration
+	// MaxResponse bounds an answer, in bytes after decompression.
+	MaxResponse int64
+	Storage     Storage
+	// Transport sends the requests; nil means one made by NewTransport.
+	Transport http.RoundTripper
+	// Now is the clock; nil means time.Now.
+	Now func() time.Time
+}
+
+// NewTransport returns an HTTP transport that keeps as many connections as there
+// may be calls in flight: the SDK's own keeps two (FACTS §5.4).
+func NewTransport() *http.Transport {
+	dialer := &net.Dialer{Timeout: 10 * time.Second, KeepAlive: 30 * time.Second}
+	return &http.Transport{
+		Proxy:                 http.ProxyFromEnvironment,
+		DialContext:           dialer.DialContext,
+		ForceAttemptHTTP2:     true,
+		MaxIdleConns:          512,
+		MaxIdleConnsPerHost:   256,
+		IdleConnTimeout:       90 * time.Second,
+		TLSHandshakeTimeout:   10 * time.Second,
+		ResponseHeaderTimeout: 60 * time.Second,
+		ReadBufferSize:        64 << 10,
+	}
+}
+
+// Client calls the API for one account. It may be used by any number of
+// goroutines: of the SDK nothing is shared between calls (FACTS §5.4).
+type Client struct {
+	cfg      Config
+	host     string
+	scheme   string
+	base     http.RoundTripper
+	extract  *extract.Transport
+	profile  *profile.ClientProfile
+	resolver resolver
+}
+
+// New returns a client; it calls nothing yet.
+func New(cfg Config) (*Client, error) {
+	endpoint, err := url.Parse(cfg.Endpoint)
+	if err != nil || endpoint.Host == "" || strings.Trim(endpoint.Path, "/") != "" || (endpoint.Scheme != "https" && endpoint.Scheme != "http") {
+		return nil, fmt.Errorf("the endpoint must be a URL such as https://faceid.tencentcloudapi.com, not %q", cfg.Endpoint)
+	}
+	if cfg.Credentials == nil {
+		return nil, errors.New("a client needs credentials")
+	}
+	if cfg.Timeout <= 0 || cfg.MaxResponse <= 0 {
+		return nil, errors.New("a client needs a positive timeout and response limit")
+	}
+	if cfg.Now == nil {
+		cfg.Now = time.Now
+	}
+	base := cfg.Transport
+	if base == nil {
+		base = NewTransport()
+	}
+	limits := extract.DefaultConfig()
+	limits.Fields = mediaPatterns()
+	limits.MaxBody = cfg.MaxResponse
+	return &Client{
+		cfg:      cfg,
+		host:     endpoint.Host,
+		scheme:   strings.ToUpper(endpoint.Scheme),
+		base:     base,
+		extract:  &extract.Transport{Base: base, Config: limits},
+		resolver: resolver{storage: cfg.Storage},
+	}, nil
+}
+
+// Close ends idle connections.
+func (c *Client) Close() {
+	if t, ok := c.base.(interface{ CloseIdleConnections() }); ok {
+		t.CloseIdleConnections()
+	}
+}
+
+// Query says which result to get and what of it. What an action does not take is
+// not sent.
+type Query struct {
+	Product result.Product
+	Token   string
+	// RuleID is needed for enhanced tokens and not used for eid.
+	RuleID string
+	// InfoType are the parts to get (FACTS §1.1, §2.1); empty means all.
+	InfoType string
+	// BestFrames is how many extra frames to get: up to 10, for eid 3.
+	BestFrames int
+	// CropIDCard asks for a cropped photo of the card, Avatar for the portrait on
+	// it, AllVideos for the videos of failed attempts (with data storage only).
+	CropIDCard, Avatar, AllVideos bool
+}
+
+// action returns the API action and its parameters.
+func (q Query) action() (string, map[string]any) {
+	params := map[string]any{}
+	set := func(name string, value any, wanted bool) {
+		if wanted {
+			params[name] = value
+		}
+	}
+	set("InfoType", q.InfoType, q.InfoType != "")
+	set("IsCutIdCardImage", true, q.CropIDCard)
+	set("IsNeedIdCardAvatar", true, q.Avatar)
+	if q.Product == result.EID {
+		params["EidToken"] = q.Token
+		set("BestFramesCount", min(q.BestFrames, 3), q.BestFrames > 0)
+		return "GetEidResult", params
+	}
+	params["BizToken"] = q.Token
+	params["RuleId"] = q.RuleID
+	set("BestFramesCount", min(q.BestFrames, 10), q.BestFrames > 0)
+	set("IsReturnAllVideo", true, q.AllVideos)
+	return "GetDetectInfoEnhanced", params
+}
+
+// Get pulls one result. Its inline media go into batch and live as long as that
+// does. The error is an *Error.
+func (c *Client) Get(ctx context.Context, q Query, batch *spool.Batch) (*result.Result, error) {
+	answer, err := c.call(ctx, q, batch)
+	if err != nil {
+		return nil, err
+	}
+	r, err := c.read(ctx, answer, batch)
+	if err != nil {
+		return nil, err
+	}
+	r.Product, r.Account, r.Token = q.Product, c.cfg.Account, q.Token
+	if q.Product == result.Enhanced {
+		r.RuleID = q.RuleID
+	}
+	r.FetchedAt = c.cfg.Now().UTC()
+	return r, nil
+}
+
+// ignored is what the SDK may make of an answer that is already in our hands.
+type ignored struct{ *tchttp.BaseResponse }
+
+// call sends one request and returns its answer. It is the only place that sees
+// the SDK: its errors hold whole bodies (FACTS §5.4), so they end here.
+func (c *Client) call(ctx context.Context, q Query, batch *spool.Batch) (*extract.Document, error) {
+	credential, err := c.cfg.Credentials(ctx)
+	if err != nil {
+		return nil, &Error{Class: AccountTrouble, Err: fmt.Errorf("read the credentials: %w", err)}
+	}
+	bounded, cancel := context.WithTimeout(ctx, c.cfg.Timeout)
+	defer cancel()
+	name, params := q.action()
+	request := tchttp.NewCommonRequest("faceid", apiVersion, name)
+	if err := request.SetActionParameters(params); err != nil {
+		return nil, failure(Permanent, "the request cannot be built")
+	}
+	call := &extract.Call{Batch: batch}
+	request.SetContext(extract.NewContext(bounded, call))
+	sdkErr := c.sdk(credential).Send(request, &ignored{&tchttp.BaseResponse{}})
+	switch {
+	case ctx.Err() != nil:
+		return nil, &Error{Class: Canceled, Err: context.Cause(ctx)}
+	case call.Err != nil:
+		return nil, c.transportError(call.Err)
+	case call.Document == nil:
+		if sdkErr != nil && bounded.Err() != nil {
+			return nil, c.transportError(bounded.Err())
+		}
+		return nil, failure(Transient, "the request could not be sent")
+	}
+	return call.Document, nil
+}
+
+// sdk returns a client of the SDK for one call.
+func (c *Client) sdk(credential Credential) *common.Client {
+	p := profile.NewClientProfile()
+	p.SignMethod = "TC3-HMAC-SHA256"
+	p.DisableRegionBreaker = true
+	p.HttpProfile.ReqMethod = http.MethodPost
+	p.HttpProfile.Scheme = c.scheme
+	p.HttpProfile.Endpoint = c.host
+	// The context bounds the call, to the millisecond and with its cause.
+	p.HttpProfile.ReqTimeout = 0
+	key := common.NewTokenCredential(credential.SecretID, credential.SecretKey, credential.Token)
+	return common.NewCommonClient(key, c.cfg.Region, p).WithHttpTransport(c.extract)
+}
+
+// transportError says what came in place of an answer.
+func (c *Client) transportError(err error) *Error {
+	var status *extract.StatusError
+	var syntax *extract.SyntaxError
+	var field *extract.FieldError
+	var dns *net.DNSError
+	switch {
+	case errors.As(err, &dns) && dns.IsNotFound:
+		return &Error{Class: AccountTrouble, Err: fmt.Errorf("the endpoint %s does not exist: check endpoint, and name resolution", c.host)}
+	case errors.Is(err, context.DeadlineExceeded):
+		return failure(Transient, "no whole answer within %s", c.cfg.Timeout)
+	case errors.Is(err, extract.ErrTooLarge), errors.Is(err, extract.ErrTooDeep):
+		return &Error{Class: Permanent, Err: fmt.Errorf("%w (worker.max_response is %d bytes)", err, c.cfg.MaxResponse)}
+	case errors.As(err, &status), errors.As(err, &syntax), errors.As(err, &field):
+		// A transfer may have gone wrong; what is wrong for good ends at the
+		// event's deadline.
+		return &Error{Class: Transient, Err: err}
+	default:
+		return &Error{Class: Transient, Err: err}
+	}
+}

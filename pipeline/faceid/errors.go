@@ -1,0 +1,174 @@
+package faceid
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+)
+
+// Class is what the pipeline does about an error of the API, and the value of
+// the metric label "class".
+type Class string
+
+const (
+	// Transient is over by itself: try again, soon and then later.
+	Transient Class = "transient"
+	// Throttled means that the account calls more often than it may.
+	Throttled Class = "throttled"
+	// NotReady means that the check is not finished; it is nobody's fault.
+	NotReady Class = "not_ready"
+	// Permanent means that this token will never give a result.
+	Permanent Class = "permanent"
+	// AccountTrouble means that every call of the account fails until somebody
+	// acts: credentials, arrears, clock, permissions. It says nothing about the
+	// token.
+	AccountTrouble Class = "account"
+	// TooLarge means that the API refuses to send all parts in one answer.
+	TooLarge Class = "too_large"
+	// Canceled means that the caller gave up.
+	Canceled Class = "canceled"
+)
+
+// Classes lists every class, for metrics that show all of them from the start.
+func Classes() []Class {
+	return []Class{Transient, Throttled, NotReady, Permanent, AccountTrouble, TooLarge, Canceled}
+}
+
+// Error says why a result could not be had. It holds nothing of an answer but
+// the API's own code: messages of the API may repeat what was sent.
+type Error struct {
+	Class Class
+	// Code is the API's error code, or empty where the API did not answer.
+	Code string
+	// RequestID is the API's id of the call, for Tencent's support; may be empty.
+	RequestID string
+	Err       error
+}
+
+func (e *Error) Error() string {
+	text := e.Err.Error()
+	if e.Code != "" {
+		text = e.Code + ": " + text
+	}
+	if e.RequestID != "" {
+		text += " (request " + e.RequestID + ")"
+	}
+	return text
+}
+
+func (e *Error) Unwrap() error { return e.Err }
+
+// ErrNotFinished is wrapped by the error for a token whose check is not finished
+// (FACTS §3.2: Text.ErrCode null or 17).
+var ErrNotFinished = errors.New("the check is not finished yet")
+
+// ClassOf returns the class of an error of this package. Errors of anything else
+// are Transient, or Canceled if a context ended.
+func ClassOf(err error) Class {
+	var e *Error
+	switch {
+	case errors.As(err, &e):
+		return e.Class
+	case errors.Is(err, context.Canceled):
+		return Canceled
+	default:
+		return Transient
+	}
+}
+
+// apiCode is one row of the table of the API's error codes.
+type apiCode struct {
+	class Class
+	text  string
+}
+
+// apiCodes are the documented error codes (FACTS §3.1). A code that is not here
+// is looked up without its last part, and in the end taken for transient: a
+// result that waits is not lost, one that is given up may be.
+var apiCodes = map[string]apiCode{
+	"FailedOperation.DecryptSystemError":                {AccountTrouble, "the service cannot open the request's key: check encryption.public_key and encryption.algorithm"},
+	"FailedOperation.EncryptSystemError":                {Transient, "the service failed to encrypt the answer"},
+	"FailedOperation.RequestLimitExceeded":              {Throttled, "the account calls too often"},
+	"FailedOperation.StsUnAuthErrError":                 {AccountTrouble, "the STS credentials are not authorised"},
+	"FailedOperation.UnKnown":                           {Transient, "unknown error inside the service"},
+	"FailedOperation":                                   {Transient, "the operation failed inside the service"},
+	"InternalError.EncryptSystemError":                  {Transient, "the service failed to encrypt the answer"},
+	"InternalError":                                     {Transient, "error inside the service"},
+	"InvalidParameter":                                  {Permanent, "the service does not know this token, or a parameter is wrong"},
+	"InvalidParameterValue":                             {Permanent, "a parameter has a wrong value"},
+	"InvalidParameterValue.BizTokenExpired":             {Permanent, "the token expired; Tencent has deleted the result"},
+	"InvalidParameterValue.BizTokenIllegal":             {Permanent, "the service does not know this token"},
+	"InvalidParameterValue.RuleIdNotExist":              {Permanent, "the rule id does not exist"},
+	"UnauthorizedOperation":                             {AccountTrouble, "the account is not allowed to do this: check its CAM policy"},
+	"UnauthorizedOperation.ActivateError":               {AccountTrouble, "the FaceID service of the account is not active: check the console"},
+	"UnauthorizedOperation.Activating":                  {AccountTrouble, "the FaceID service of the account is being activated"},
+	"UnauthorizedOperation.Arrears":                     {AccountTrouble, "the account is in arrears: pay, or results are deleted three days after their check"},
+	"UnauthorizedOperation.NonAuthorize":                {AccountTrouble, "the account has no verified identity: check the console"},
+	"UnauthorizedOperation.Nonactivated":                {AccountTrouble, "FaceID is not activated for the account: check the console"},
+	"ActionOffline":                                     {Permanent, "the API action was taken offline"},
+	"AuthFailure":                                       {AccountTrouble, "the credentials were refused"},
+	"AuthFailure.InvalidAuthorization":                  {AccountTrouble, "the signature has a wrong form: a proxy may have changed the request"},
+	"AuthFailure.InvalidSecretId":                       {AccountTrouble, "the secret_id is not one of the API's keys: check secret_id"},
+	"AuthFailure.MFAFailure":                            {AccountTrouble, "the account asks for multi-factor authentication"},
+	"AuthFailure.SecretIdNotFound":                      {AccountTrouble, "the secret_id does not exist or is disabled: check secret_id"},
+	"AuthFailure.SignatureExpire":                       {AccountTrouble, "this machine's clock is more than five minutes off: synchronise it"},
+	"AuthFailure.SignatureFailure":                      {AccountTrouble, "the signature is wrong: check secret_key"},
+	"AuthFailure.TokenFailure":                          {AccountTrouble, "the STS token is wrong or expired"},
+	"AuthFailure.UnauthorizedOperation":                 {AccountTrouble, "the CAM policy of these credentials does not allow this action"},
+	"InvalidAction":                                     {Permanent, "the endpoint does not know this action: check endpoint"},
+	"InvalidRequest":                                    {Permanent, "the request has a wrong form"},
+	"MissingParameter":                                  {Permanent, "a parameter is missing"},
+	"UnknownParameter":                                  {Permanent, "the endpoint does not know a parameter"},
+	"NoSuchVersion":                                     {Permanent, "the endpoint does not know this version of the API: check endpoint"},
+	"IpInBlacklist":                                     {AccountTrouble, "this machine's address is on the account's black list"},
+	"IpNotInWhitelist":                                  {AccountTrouble, "this machine's address is not on the account's white list"},
+	"RequestLimitExceeded":                              {Throttled, "the account calls too often"},
+	"LimitExceeded":                                     {Throttled, "the account is over a limit"},
+	"RequestSizeLimitExceeded":                          {Permanent, "the request is too large"},
+	"ResponseSizeLimitExceeded":                         {TooLarge, "the answer is larger than the service sends at once"},
+	"ResourceUnavailable":                               {Transient, "a resource of the service is unavailable"},
+	"ServiceUnavailable":                                {Transient, "the service is unavailable"},
+	"UnsupportedRegion":                                 {AccountTrouble, "the service does not exist in this region: check region and endpoint"},
+	"RequestLimitExceeded.IPLimitExceeded":              {Throttled, "this machine's address calls too often"},
+	"RequestLimitExceeded.UinLimitExceeded":             {Throttled, "the account calls too often"},
+	"RequestLimitExceeded.GlobalRegionUinLimitExceeded": {Throttled, "the account calls too often over all regions"},
+}
+
+// maxCode bounds what is kept of a code that the endpoint sent, in bytes.
+const maxCode = 128
+
+// newAPIError makes the error for a code of the API.
+func newAPIError(code, requestID string) *Error {
+	row := lookUp(code)
+	return &Error{Class: row.class, Code: plainASCII(code), RequestID: plainASCII(requestID), Err: errors.New(row.text)}
+}
+
+func lookUp(code string) apiCode {
+	for prefix := code; ; {
+		if row, ok := apiCodes[prefix]; ok {
+			return row
+		}
+		dot := strings.LastIndexByte(prefix, '.')
+		if dot < 0 {
+			return apiCode{Transient, "an error this version does not know"}
+		}
+		prefix = prefix[:dot]
+	}
+}
+
+// plainASCII keeps identifiers from carrying anything else into logs.
+func plainASCII(s string) string {
+	s = strings.Map(func(r rune) rune {
+		switch {
+		case r >= '0' && r <= '9', r >= 'A' && r <= 'Z', r >= 'a' && r <= 'z', r == '.', r == '-', r == '_':
+			return r
+		}
+		return -1
+	}, s[:min(len(s), maxCode)])
+	return s
+}
+
+func failure(class Class, format string, args ...any) *Error {
+	return &Error{Class: class, Err: fmt.Errorf(format, args...)}
+}

@@ -1,0 +1,147 @@
+package faceid
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"strconv"
+
+	"github.com/faceid-ingest/faceid-ingest/pipeline/result"
+)
+
+// answer is the "Response" object of both actions (FACTS §1.2, §2.2). Nearly
+// every field may be null. Media fields are not here: they are found by path.
+type answer struct {
+	Error *struct {
+		Code text
+	}
+	RequestId text
+
+	Text                    *detectText
+	IdCardData              *struct{ WarnInfos, BackWarnInfos []number }
+	EidInfo                 *eidInfo
+	IntentionVerifyData     *readAloud
+	IntentionQuestionResult *questions
+	IntentionActionResult   *nod
+	IsVerifyIntention       bool
+	IntentionVerifyType     text
+	IsCustomizeStorage      bool
+	BucketName              text
+}
+
+// detectText is DetectInfoText.
+type detectText struct {
+	ErrCode      number
+	ErrMsg       text
+	IdCard, Name result.Sensitive
+	UseIDType    number
+
+	OcrNation, OcrAddress, OcrBirth, OcrAuthority, OcrValidDate result.Sensitive
+	OcrName, OcrIdCard, OcrGender                               result.Sensitive
+
+	IdInfoFrom              text
+	LiveStatus              number
+	LiveMsg                 text
+	Comparestatus           number
+	Comparemsg              text
+	Sim                     text
+	Location, Extra, Mobile result.Sensitive
+	LivenessDetail          []attempt
+	LivenessInfoTag         []text
+	CompareLibType          text
+	LivenessMode            number
+	PassNo, VisaNum         result.Sensitive
+}
+
+// attempt is DetectDetail, which spells some fields in its own way.
+type attempt struct {
+	ReqTime        number
+	Seq            text
+	Idcard, Name   result.Sensitive
+	Sim            text
+	IsNeedCharge   bool
+	Errcode        number
+	Errmsg         text
+	Livestatus     number
+	Livemsg        text
+	Comparestatus  number
+	Comparemsg     text
+	CompareLibType text
+	LivenessMode   number
+}
+
+type eidInfo struct{ EidCode, EidSign result.Sensitive }
+
+// readAloud is IntentionVerifyData.
+type readAloud struct {
+	AsrResult    result.Sensitive
+	ErrorCode    number
+	ErrorMessage text
+}
+
+// questions is IntentionQuestionResult.
+type questions struct {
+	FinalResultDetailCode number
+	FinalResultMessage    text
+	FinalResultCode       text
+	AsrResult             []result.Sensitive
+	ResultCode            []text
+}
+
+// nod is IntentionActionResult.
+type nod struct {
+	FinalResultDetailCode number
+	FinalResultMessage    text
+}
+
+// number is an integer that may be null or absent, and that a sender may write
+// as a string.
+type number struct{ value *int64 }
+
+func (n *number) UnmarshalJSON(b []byte) error {
+	n.value = nil
+	b = bytes.Trim(b, `"`)
+	if len(b) == 0 || string(b) == "null" {
+		return nil
+	}
+	v, err := strconv.ParseInt(string(b), 10, 64)
+	if err != nil {
+		return errors.New("not an integer")
+	}
+	n.value = &v
+	return nil
+}
+
+// or returns the number, or other where there is none.
+func (n number) or(other int64) int64 {
+	if n.value == nil {
+		return other
+	}
+	return *n.value
+}
+
+// text is a string that may be null, and that a sender may write as a number.
+type text string
+
+func (t *text) UnmarshalJSON(b []byte) error {
+	*t = ""
+	switch {
+	case string(b) == "null":
+		return nil
+	case b[0] == '"':
+		return json.Unmarshal(b, (*string)(t))
+	case b[0] == '{' || b[0] == '[':
+		return errors.New("not a string")
+	default:
+		*t = text(b)
+		return nil
+	}
+}
+
+func texts(list []text) []string {
+	out := make([]string, len(list))
+	for i, t := range list {
+		out[i] = string(t)
+	}
+	return out
+}

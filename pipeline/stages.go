@@ -1,0 +1,166 @@
+package pipeline
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/faceid-ingest/faceid-ingest/pipeline/result"
+	"github.com/faceid-ingest/faceid-ingest/sinks"
+)
+
+// stages are the sinks by what they do. A sink that does several things is in
+// several stages.
+type stages struct {
+	archive []sinks.Archiver
+	record  []sinks.Recorder
+	notify  []sinks.Notifier
+}
+
+func sortStages(all []sinks.Sink) (stages, error) {
+	var s stages
+	for _, sink := range all {
+		archiver, isArchiver := sink.(sinks.Archiver)
+		recorder, isRecorder := sink.(sinks.Recorder)
+		notifier, isNotifier := sink.(sinks.Notifier)
+		if isArchiver {
+			s.archive = append(s.archive, archiver)
+		}
+		if isRecorder {
+			s.record = append(s.record, recorder)
+		}
+		if isNotifier {
+			s.notify = append(s.notify, notifier)
+		}
+		if !isArchiver && !isRecorder && !isNotifier {
+			return stages{}, fmt.Errorf("sink %s neither archives nor records nor notifies", sink.Name())
+		}
+	}
+	if len(s.archive)+len(s.record) == 0 {
+		return stages{}, errors.New("no sink keeps anything: results would be acknowledged and lost")
+	}
+	return s, nil
+}
+
+// store takes r through all stages. Every sink of a stage is tried even when
+// another one failed, so that one sink's outage delays only what depends on it;
+// a stage begins when the one before is complete. The error is sinkErrors.
+func (w *Worker) store(ctx context.Context, r *result.Result) error {
+	err := w.stage("archive", func() error {
+		return each(w.stages.archive, func(a sinks.Archiver) *sinkError { return w.archive(ctx, a, r) })
+	})
+	if err != nil {
+		return err
+	}
+	err = w.stage("record", func() error {
+		return each(w.stages.record, func(s sinks.Recorder) *sinkError {
+			return w.callSink(ctx, s, func() error { return s.Record(ctx, r) })
+		})
+	})
+	if err != nil {
+		return err
+	}
+	return w.stage("notify", func() error {
+		return each(w.stages.notify, func(s sinks.Notifier) *sinkError {
+			return w.callSink(ctx, s, func() error { return s.Notify(ctx, r) })
+		})
+	})
+}
+
+func each[S any](list []S, call func(S) *sinkError) error {
+	var failed sinkErrors
+	for _, one := range list {
+		if err := call(one); err != nil {
+			failed = append(failed, err)
+		}
+	}
+	if len(failed) == 0 {
+		return nil
+	}
+	return failed
+}
+
+func (w *Worker) stage(name string, do func() error) error {
+	began := time.Now()
+	err := do()
+	w.metrics.Stage(name, time.Since(began))
+	return err
+}
+
+func (w *Worker) archive(ctx context.Context, a sinks.Archiver, r *result.Result) *sinkError {
+	return w.callSink(ctx, a, func() error {
+		receipts, err := a.Archive(ctx, r)
+		if err != nil {
+			return err
+		}
+		if len(receipts) != len(r.Assets) {
+			return fmt.Errorf("%d receipts for %d assets", len(receipts), len(r.Assets))
+		}
+		for i := range r.Assets {
+			r.Assets[i].Stored = append(r.Assets[i].Stored, receipts[i])
+		}
+		return nil
+	})
+}
+
+// callSink calls a sink with tries in place.
+func (w *Worker) callSink(ctx context.Context, sink sinks.Sink, call func() error) *sinkError {
+	err := w.cfg.Retry.try(ctx, func() error {
+		err := call()
+		if err != nil {
+			class, _ := sinks.ClassOf(err)
+			w.metrics.SinkError(sink.Name(), string(class))
+		}
+		return err
+	}, judgeSink)
+	if err == nil {
+		w.troubles.over("sink/" + sink.Name())
+		return nil
+	}
+	class, after := sinks.ClassOf(err)
+	return &sinkError{sink: sink.Name(), class: class, after: after, err: err}
+}
+
+func judgeSink(err error) again {
+	class, after := sinks.ClassOf(err)
+	return again{retry: class == sinks.ClassTransient || class == sinks.ClassThrottled, least: after}
+}
+
+// sinkError is a sink's last word on a result, for now.
+type sinkError struct {
+	sink  string
+	class sinks.Class
+	after time.Duration
+	err   error
+}
+
+func (e *sinkError) Error() string { return fmt.Sprintf("sink %s: %v", e.sink, e.err) }
+func (e *sinkError) Unwrap() error { return e.err }
+
+// sinkErrors are the sinks of one stage that do not have a result.
+type sinkErrors []*sinkError
+
+func (e sinkErrors) Error() string {
+	texts := make([]string, len(e))
+	for i, one := range e {
+		texts[i] = one.Error()
+	}
+	return strings.Join(texts, "; ")
+}
+
+// class is what the pipeline does about all of them together: as long as one
+// sink may still take the result, the event is worth another try.
+func (e sinkErrors) class() (sinks.Class, time.Duration) {
+	class, after := sinks.ClassPermanent, time.Duration(0)
+	for _, one := range e {
+		switch one.class {
+		case sinks.ClassCanceled:
+			return sinks.ClassCanceled, 0
+		case sinks.ClassTransient, sinks.ClassThrottled:
+			class, after = sinks.ClassTransient, max(after, one.after)
+		}
+	}
+	return class, after
+}

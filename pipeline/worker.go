@@ -1,0 +1,196 @@
+// Package pipeline turns completion events into stored results.
+//
+// A Worker takes events from JetStream, pulls each token's result from the
+// FaceID API, hands it to the archive, record and notify sinks in that order,
+// and acknowledges the event only when all of them have it. What fails is
+// retried in place for seconds, then redelivered after minutes; what can never
+// succeed becomes a dead letter. Everything a Worker does may happen twice for
+// one token (a crash, a late acknowledgement), so sinks are idempotent.
+package pipeline
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/faceid-ingest/faceid-ingest/pipeline/event"
+	"github.com/faceid-ingest/faceid-ingest/pipeline/faceid"
+	"github.com/faceid-ingest/faceid-ingest/pipeline/result"
+	"github.com/faceid-ingest/faceid-ingest/pipeline/spool"
+	"github.com/faceid-ingest/faceid-ingest/pipeline/telemetry"
+	"github.com/faceid-ingest/faceid-ingest/sinks"
+)
+
+// Puller gets one result; *faceid.Client is one. Media of the result goes into
+// batch. Errors say their class, see faceid.ClassOf.
+type Puller interface {
+	Get(ctx context.Context, q faceid.Query, batch *spool.Batch) (*result.Result, error)
+}
+
+// Account is one set of Tencent credentials, and how its results are asked for.
+type Account struct {
+	// Name is part of subjects and consumer names, see event.CheckAccount.
+	Name string
+	// Query is what every call of this account asks for; product, token and rule
+	// come from the event, and RuleID here is the default.
+	Query faceid.Query
+	// Client calls the API with the account's credentials.
+	Client Puller
+}
+
+// Config says how a Worker works. DefaultConfig holds what is not set here.
+type Config struct {
+	// Slots is how many events are worked on at once, 1 or more. As many again
+	// are fetched ahead per account and lane.
+	Slots int
+	// AckWait is how long the server waits for a sign of life from the holder of
+	// an event before it gives it to another worker; signs go out three times as
+	// often. At least a second.
+	AckWait time.Duration
+	// ShutdownGrace is how long events in work may finish after the Worker was
+	// told to stop; what is not done by then is handed back.
+	ShutdownGrace time.Duration
+	// Retry says how long to wait between tries.
+	Retry Retry
+	// Now is the clock; nil means time.Now.
+	Now func() time.Time
+}
+
+// DefaultConfig returns what suits most.
+func DefaultConfig() Config {
+	return Config{Slots: 32, AckWait: time.Minute, ShutdownGrace: 30 * time.Second, Retry: DefaultRetry()}
+}
+
+// Deps are what a Worker works with; all are needed.
+type Deps struct {
+	JetStream jetstream.JetStream
+	Accounts  []Account
+	// Sinks are called in this order within each stage.
+	Sinks   []sinks.Sink
+	Spool   *spool.Spool
+	Metrics *telemetry.Metrics
+	Log     *slog.Logger
+}
+
+// Worker moves events from JetStream to the sinks.
+type Worker struct {
+	cfg       Config
+	js        jetstream.JetStream
+	publisher *event.Publisher
+	accounts  []Account
+	stages    stages
+	spool     *spool.Spool
+	metrics   *telemetry.Metrics
+	log       *slog.Logger
+	troubles  *troubles
+
+	slots chan struct{}
+	held  held
+}
+
+// New returns a Worker that is not running yet.
+func New(cfg Config, deps Deps) (*Worker, error) {
+	if cfg.Slots < 1 || cfg.AckWait < time.Second {
+		return nil, fmt.Errorf("a worker needs at least one slot and an ack wait of a second, not %d and %s", cfg.Slots, cfg.AckWait)
+	}
+	if cfg.Now == nil {
+		cfg.Now = time.Now
+	}
+	stages, err := sortStages(deps.Sinks)
+	if err != nil {
+		return nil, err
+	}
+	return &Worker{
+		cfg:       cfg,
+		js:        deps.JetStream,
+		publisher: event.NewPublisher(deps.JetStream),
+		accounts:  deps.Accounts,
+		stages:    stages,
+		spool:     deps.Spool,
+		metrics:   deps.Metrics,
+		log:       deps.Log,
+		troubles:  newTroubles(deps.Log, cfg.Now),
+		slots:     make(chan struct{}, cfg.Slots),
+	}, nil
+}
+
+// Run works until ctx is done: then it fetches no more, lets the events in work
+// finish for Config.ShutdownGrace, hands the rest back to JetStream and returns
+// nil. It returns an error if the streams or consumers cannot be had. It is
+// called once.
+func (w *Worker) Run(ctx context.Context) error {
+	lanes, err := w.openLanes(ctx)
+	if err != nil {
+		return err
+	}
+	work, kill := context.WithCancel(context.WithoutCancel(ctx))
+	defer kill()
+
+	var inWork sync.WaitGroup
+	fetching, fetchCtx := errgroup.WithContext(ctx)
+	for _, l := range lanes {
+		fetching.Go(func() error { return l.fetch(fetchCtx, work, &inWork) })
+	}
+	beating := make(chan struct{})
+	stopBeat := make(chan struct{})
+	go func() {
+		defer close(beating)
+		w.held.beat(w.cfg.AckWait/3, stopBeat)
+	}()
+
+	err = fetching.Wait()
+	w.drain(&inWork, kill)
+	close(stopBeat)
+	<-beating
+	if ctx.Err() != nil && errors.Is(err, ctx.Err()) {
+		return nil
+	}
+	return err
+}
+
+// openLanes makes sure of the streams and of a consumer per account and lane.
+func (w *Worker) openLanes(ctx context.Context) ([]*lane, error) {
+	var lanes []*lane
+	for i := range w.accounts {
+		account := &w.accounts[i]
+		for _, name := range event.Lanes() {
+			consumer, err := event.EnsureConsumer(ctx, w.js, account.Name, name, w.cfg.AckWait)
+			if err != nil {
+				return nil, err
+			}
+			lanes = append(lanes, &lane{
+				worker:   w,
+				account:  account,
+				name:     name,
+				consumer: consumer,
+				room:     make(chan struct{}, 2*w.cfg.Slots),
+			})
+		}
+	}
+	return lanes, nil
+}
+
+// drain waits for the events in work, and after the grace period makes them
+// stop where they are.
+func (w *Worker) drain(inWork *sync.WaitGroup, kill context.CancelFunc) {
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		inWork.Wait()
+	}()
+	grace := time.NewTimer(w.cfg.ShutdownGrace)
+	defer grace.Stop()
+	select {
+	case <-done:
+	case <-grace.C:
+		w.log.Warn("events in work did not finish in time and are handed back", "grace", w.cfg.ShutdownGrace, "events", w.held.count())
+		kill()
+		<-done
+	}
+}
