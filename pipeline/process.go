@@ -125,7 +125,11 @@ func (w *Worker) ingest(ctx context.Context, t *task) error {
 	if err != nil {
 		return err
 	}
-	defer batch.Close()
+	defer func() {
+		if err := batch.Close(); err != nil {
+			w.troubles.note("spool", "cannot clear the spool", "error", err)
+		}
+	}()
 	if err := w.store(ctx, r); err != nil {
 		return err
 	}
@@ -139,14 +143,7 @@ func (w *Worker) pull(ctx context.Context, t *task) (r *result.Result, batch *sp
 	began := time.Now()
 	defer func() { w.metrics.Stage("pull", time.Since(began)) }()
 	err = w.cfg.Retry.try(ctx, func() error {
-		if batch, err = w.spool.Begin(ctx); err != nil {
-			return err
-		}
-		r, err = t.account.Client.Get(ctx, t.query(), batch)
-		w.metrics.Call(t.account.Name, string(t.product), callClass(err))
-		if err != nil {
-			_ = batch.Close()
-		}
+		r, batch, err = w.pullOnce(ctx, t)
 		return err
 	}, judgePull)
 	if err != nil {
@@ -154,6 +151,21 @@ func (w *Worker) pull(ctx context.Context, t *task) (r *result.Result, batch *sp
 	}
 	w.troubles.over(apiTrouble(t))
 	return r, batch, nil
+}
+
+func (w *Worker) pullOnce(ctx context.Context, t *task) (r *result.Result, batch *spool.Batch, err error) {
+	batch, err = w.spool.Begin(ctx)
+	if err != nil {
+		return nil, nil, err
+	}
+	defer func() {
+		if r == nil {
+			_ = batch.Close()
+		}
+	}()
+	r, err = t.account.Client.Get(ctx, t.query(), batch)
+	w.metrics.Call(t.account.Name, string(t.product), callClass(err))
+	return r, batch, err
 }
 
 func callClass(err error) string {

@@ -36,8 +36,8 @@ type LaneStatus struct {
 	OldestSeconds *float64 `json:"oldest_seconds"`
 }
 
-// ReadStatus asks the server for the state of the given accounts. Streams and
-// consumers that do not exist yet count as empty.
+// ReadStatus asks the server for the state of the given accounts. Streams that
+// do not exist yet count as empty.
 func ReadStatus(ctx context.Context, js jetstream.JetStream, accounts []string) (Status, error) {
 	s := Status{DeadByReason: map[string]map[string]uint64{}, Lanes: []LaneStatus{}}
 	stream, err := js.Stream(ctx, event.Stream)
@@ -67,6 +67,14 @@ func readLane(ctx context.Context, stream jetstream.Stream, account string, name
 	lane := LaneStatus{Account: account, Lane: name}
 	consumer, err := stream.Consumer(ctx, event.ConsumerName(account, name))
 	if errors.Is(err, jetstream.ErrConsumerNotFound) {
+		// No worker has run for this account yet: all of its events wait.
+		info, err := stream.Info(ctx, jetstream.WithSubjectFilter(event.LaneSubjects(account, name)))
+		if err != nil {
+			return lane, fmt.Errorf("look at stream %s: %w", event.Stream, err)
+		}
+		for _, n := range info.State.Subjects {
+			lane.Waiting += n
+		}
 		return lane, nil
 	}
 	if err != nil {

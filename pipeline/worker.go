@@ -127,6 +127,9 @@ func New(cfg Config, deps Deps) (*Worker, error) {
 func (w *Worker) Run(ctx context.Context) error {
 	lanes, err := w.openLanes(ctx)
 	if err != nil {
+		if ctx.Err() != nil {
+			return nil
+		}
 		return err
 	}
 	work, kill := context.WithCancel(context.WithoutCancel(ctx))

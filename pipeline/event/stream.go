@@ -101,7 +101,7 @@ func EnsureConsumer(ctx context.Context, js jetstream.JetStream, account string,
 	consumer, err := js.CreateOrUpdateConsumer(ctx, Stream, jetstream.ConsumerConfig{
 		Durable:       name,
 		Description:   fmt.Sprintf("Worker of account %s, %s events", account, lane),
-		FilterSubject: lane.prefix() + account + ".*",
+		FilterSubject: LaneSubjects(account, lane),
 		DeliverPolicy: jetstream.DeliverAllPolicy,
 		AckPolicy:     jetstream.AckExplicitPolicy,
 		AckWait:       ackWait,

@@ -53,6 +53,9 @@ func Subject(lane Lane, account string, product result.Product) string {
 	return lane.prefix() + account + "." + string(product)
 }
 
+// LaneSubjects returns the filter of all subjects of an account's lane.
+func LaneSubjects(account string, lane Lane) string { return lane.prefix() + account + ".*" }
+
 // ParseSubject is the reverse of Subject.
 func ParseSubject(subject string) (Lane, string, result.Product, error) {
 	for _, lane := range Lanes() {

@@ -89,7 +89,6 @@ type Client struct {
 	scheme   string
 	base     http.RoundTripper
 	extract  *extract.Transport
-	profile  *profile.ClientProfile
 	resolver resolver
 }
 

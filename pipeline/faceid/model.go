@@ -15,10 +15,10 @@ type answer struct {
 	Error *struct {
 		Code text
 	}
-	RequestId text
+	RequestID text `json:"RequestId"`
 
 	Text                    *detectText
-	IdCardData              *struct{ WarnInfos, BackWarnInfos []number }
+	IDCardData              *cardWarnings `json:"IdCardData"`
 	EidInfo                 *eidInfo
 	IntentionVerifyData     *readAloud
 	IntentionQuestionResult *questions
@@ -29,17 +29,22 @@ type answer struct {
 	BucketName              text
 }
 
+// cardWarnings is what of DetectInfoIdCardData is not media.
+type cardWarnings struct{ WarnInfos, BackWarnInfos []number }
+
 // detectText is DetectInfoText.
 type detectText struct {
-	ErrCode      number
-	ErrMsg       text
-	IdCard, Name result.Sensitive
-	UseIDType    number
+	ErrCode   number
+	ErrMsg    text
+	IDCard    result.Sensitive `json:"IdCard"`
+	Name      result.Sensitive
+	UseIDType number
 
 	OcrNation, OcrAddress, OcrBirth, OcrAuthority, OcrValidDate result.Sensitive
-	OcrName, OcrIdCard, OcrGender                               result.Sensitive
+	OcrName, OcrGender                                          result.Sensitive
+	OcrIDCard                                                   result.Sensitive `json:"OcrIdCard"`
 
-	IdInfoFrom              text
+	IDInfoFrom              text `json:"IdInfoFrom"`
 	LiveStatus              number
 	LiveMsg                 text
 	Comparestatus           number

@@ -21,7 +21,7 @@ func (c *Client) read(ctx context.Context, doc *extract.Document, batch *spool.B
 	if err != nil {
 		return nil, err
 	}
-	requestID := plainASCII(string(a.RequestId))
+	requestID := plainASCII(string(a.RequestID))
 	if a.Error != nil && a.Error.Code != "" {
 		return nil, newAPIError(string(a.Error.Code), requestID)
 	}
@@ -88,16 +88,16 @@ func parse(doc []byte) (map[string]any, *answer, error) {
 
 func person(t *detectText) result.Person {
 	return result.Person{
-		Name: t.Name, IDCard: t.IdCard, IDType: t.UseIDType.or(0),
+		Name: t.Name, IDCard: t.IDCard, IDType: t.UseIDType.or(0),
 		Mobile: t.Mobile, Location: t.Location, Extra: t.Extra,
 	}
 }
 
 func document(t *detectText) result.Document {
 	return result.Document{
-		Name: t.OcrName, IDCard: t.OcrIdCard, Gender: t.OcrGender, Nation: t.OcrNation,
+		Name: t.OcrName, IDCard: t.OcrIDCard, Gender: t.OcrGender, Nation: t.OcrNation,
 		Birth: t.OcrBirth, Address: t.OcrAddress, Authority: t.OcrAuthority, Valid: t.OcrValidDate,
-		PassNo: t.PassNo, VisaNum: t.VisaNum, Source: string(t.IdInfoFrom),
+		PassNo: t.PassNo, VisaNum: t.VisaNum, Source: string(t.IDInfoFrom),
 	}
 }
 
@@ -120,14 +120,14 @@ func attempts(list []attempt) []result.Attempt {
 }
 
 func warnings(a *answer) []result.Warning {
-	if a.IdCardData == nil {
+	if a.IDCardData == nil {
 		return nil
 	}
 	var out []result.Warning
 	for _, side := range []struct {
 		name  string
 		codes []number
-	}{{"front", a.IdCardData.WarnInfos}, {"back", a.IdCardData.BackWarnInfos}} {
+	}{{"front", a.IDCardData.WarnInfos}, {"back", a.IDCardData.BackWarnInfos}} {
 		for _, code := range side.codes {
 			if code.value != nil {
 				out = append(out, result.Warning{Side: side.name, Code: *code.value})

@@ -39,7 +39,7 @@ type scanner struct {
 func (s *scanner) fill() error {
 	s.consumed += int64(s.next)
 	s.next, s.end = 0, 0
-	for empty := 0; empty < 100; empty++ {
+	for range 100 { // a reader that gives nothing for so long is broken
 		if err := s.ctx.Err(); err != nil {
 			return fmt.Errorf("read the answer: %w", context.Cause(s.ctx))
 		}

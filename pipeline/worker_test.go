@@ -1,0 +1,653 @@
+package pipeline_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+	"go.uber.org/goleak"
+
+	"github.com/faceid-ingest/faceid-ingest/pipeline"
+	"github.com/faceid-ingest/faceid-ingest/pipeline/broker"
+	"github.com/faceid-ingest/faceid-ingest/pipeline/event"
+	"github.com/faceid-ingest/faceid-ingest/pipeline/faceid"
+	"github.com/faceid-ingest/faceid-ingest/pipeline/result"
+	"github.com/faceid-ingest/faceid-ingest/pipeline/spool"
+	"github.com/faceid-ingest/faceid-ingest/pipeline/telemetry"
+	"github.com/faceid-ingest/faceid-ingest/sinks"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// quick are waits that tests can afford.
+func quick() pipeline.Config {
+	cfg := pipeline.DefaultConfig()
+	cfg.Slots = 4
+	cfg.AckWait = time.Second
+	cfg.ShutdownGrace = 10 * time.Second
+	cfg.Retry = pipeline.Retry{
+		InPlaceFirst: time.Millisecond, InPlaceMax: 2 * time.Millisecond, InPlace: 10 * time.Millisecond,
+		RedeliverFirst: 10 * time.Millisecond, RedeliverMax: 20 * time.Millisecond,
+	}
+	return cfg
+}
+
+// api is the edge to Tencent: a Puller whose answers a test chooses.
+type api struct {
+	mu    sync.Mutex
+	calls map[string]int
+	// answer says what becomes of the n-th call for a token; nil means a result.
+	answer func(ctx context.Context, token string, n int) error
+}
+
+func (a *api) Get(ctx context.Context, q faceid.Query, batch *spool.Batch) (*result.Result, error) {
+	a.mu.Lock()
+	if a.calls == nil {
+		a.calls = map[string]int{}
+	}
+	a.calls[q.Token]++
+	n := a.calls[q.Token]
+	a.mu.Unlock()
+	if a.answer != nil {
+		if err := a.answer(ctx, q.Token, n); err != nil {
+			return nil, err
+		}
+	}
+	w := batch.Create(ctx)
+	if _, err := w.Write([]byte("\xff\xd8\xff\xe0" + q.Token)); err != nil {
+		return nil, err
+	}
+	item, err := w.Finish()
+	if err != nil {
+		return nil, err
+	}
+	return &result.Result{
+		Product: q.Product, Account: "main", Token: q.Token, RuleID: q.RuleID,
+		Assets: []result.Asset{{Field: "BestFrame.BestFrame", Kind: result.Image, Content: item, Digest: item.Digest()}},
+	}, nil
+}
+
+func (a *api) count(token string) int {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.calls[token]
+}
+
+// sink is the edge to the owner's storage. It counts what it was given, and
+// fails when fail says so.
+type sink struct {
+	name string
+	fail func(token string, n int) error
+
+	mu    sync.Mutex
+	calls map[string]int
+	seen  map[string]*result.Result
+}
+
+func (s *sink) Name() string                { return s.name }
+func (s *sink) Check(context.Context) error { return nil }
+func (s *sink) Close(context.Context) error { return nil }
+
+func (s *sink) take(ctx context.Context, r *result.Result) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.calls == nil {
+		s.calls, s.seen = map[string]int{}, map[string]*result.Result{}
+	}
+	s.calls[r.Token]++
+	if s.fail != nil {
+		if err := s.fail(r.Token, s.calls[r.Token]); err != nil {
+			return err
+		}
+	}
+	s.seen[r.Token] = r
+	return ctx.Err()
+}
+
+func (s *sink) count(token string) int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.calls[token]
+}
+
+func (s *sink) has(token string) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.seen[token] != nil
+}
+
+type archive struct{ *sink }
+
+func (a archive) Archive(ctx context.Context, r *result.Result) ([]sinks.Receipt, error) {
+	if err := a.take(ctx, r); err != nil {
+		return nil, err
+	}
+	receipts := make([]sinks.Receipt, len(r.Assets))
+	for i, asset := range r.Assets {
+		receipts[i] = sinks.Receipt{Sink: a.name, Field: asset.Field, Location: a.name + "/" + r.TokenHash()}
+	}
+	return receipts, nil
+}
+
+type record struct{ *sink }
+
+func (s record) Record(ctx context.Context, r *result.Result) error {
+	for _, a := range r.Assets {
+		if len(a.Stored) == 0 {
+			return sinks.Permanent(errors.New("recorded before it was archived"))
+		}
+	}
+	return s.take(ctx, r)
+}
+
+type notify struct{ *sink }
+
+func (s notify) Notify(ctx context.Context, r *result.Result) error { return s.take(ctx, r) }
+
+// lockedBuffer is a log that may be read while it is written.
+type lockedBuffer struct {
+	mu  sync.Mutex
+	buf bytes.Buffer
+}
+
+func (b *lockedBuffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.buf.Write(p)
+}
+
+func (b *lockedBuffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.buf.String()
+}
+
+// bench is a worker with everything around it.
+type bench struct {
+	t         *testing.T
+	cfg       pipeline.Config
+	js        jetstream.JetStream
+	publisher *event.Publisher
+	spool     *spool.Spool
+	api       *api
+	archive   *sink
+	record    *sink
+	notify    *sink
+	log       lockedBuffer
+	stop      func()
+}
+
+func newBench(t *testing.T) *bench {
+	t.Helper()
+	conn, err := broker.Connect(t.Context(), broker.Config{URL: broker.Embedded, Dir: t.TempDir(), Log: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	media, err := spool.Open(spool.Config{Dir: t.TempDir(), MemoryLimit: 1 << 20, Quota: 1 << 30})
+	if err != nil {
+		t.Fatal(err)
+	}
+	b := &bench{
+		t: t, cfg: quick(), js: conn.JS, publisher: event.NewPublisher(conn.JS), spool: media, api: &api{},
+		archive: &sink{name: "media"}, record: &sink{name: "records"}, notify: &sink{name: "next"},
+	}
+	t.Cleanup(func() {
+		b.halt()
+		if err := errors.Join(media.Close(), conn.Close()); err != nil {
+			t.Error(err)
+		}
+		if t.Failed() {
+			t.Log(b.log.String())
+		}
+	})
+	if err := event.EnsureStreams(t.Context(), conn.JS, 1); err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+// start runs a worker until halt or the end of the test.
+func (b *bench) start() {
+	b.t.Helper()
+	w, err := pipeline.New(b.cfg, pipeline.Deps{
+		JetStream: b.js,
+		Accounts:  []pipeline.Account{{Name: "main", Client: b.api}},
+		Sinks:     []sinks.Sink{archive{b.archive}, record{b.record}, notify{b.notify}},
+		Spool:     b.spool,
+		Metrics:   telemetry.New(),
+		Log:       slog.New(slog.NewTextHandler(&b.log, nil)),
+	})
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- w.Run(ctx) }()
+	b.stop = sync.OnceFunc(func() {
+		cancel()
+		if err := <-done; err != nil {
+			b.t.Errorf("Run returned %v", err)
+		}
+		if used := b.spool.Usage(); used.Batches != 0 || used.Bytes != 0 {
+			b.t.Errorf("the spool still holds %+v", used)
+		}
+	})
+}
+
+func (b *bench) halt() {
+	if b.stop != nil {
+		b.stop()
+	}
+}
+
+func (b *bench) publish(tokens ...string) {
+	b.t.Helper()
+	for _, token := range tokens {
+		b.publishEvent(event.Event{Token: token, RuleID: "1"})
+	}
+}
+
+func (b *bench) publishEvent(e event.Event) {
+	b.t.Helper()
+	if _, err := b.publisher.Publish(b.t.Context(), event.Live, "main", result.Enhanced, e, nil); err != nil {
+		b.t.Fatal(err)
+	}
+}
+
+// raw publishes a body that is not an event.
+func (b *bench) raw(subject, body string) {
+	b.t.Helper()
+	if _, err := b.js.Publish(b.t.Context(), subject, []byte(body)); err != nil {
+		b.t.Fatal(err)
+	}
+}
+
+func (b *bench) until(what string, ok func() bool) {
+	b.t.Helper()
+	ctx, cancel := context.WithTimeout(b.t.Context(), 30*time.Second)
+	defer cancel()
+	tick := time.NewTicker(2 * time.Millisecond)
+	defer tick.Stop()
+	for !ok() {
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			b.t.Fatalf("never: %s", what)
+		}
+	}
+}
+
+// idle waits until every event published so far is settled.
+func (b *bench) idle() {
+	b.t.Helper()
+	stream, err := b.js.Stream(b.t.Context(), event.Stream)
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	last := stream.CachedInfo().State.LastSeq
+	b.until("all events are settled", func() bool {
+		consumer, err := stream.Consumer(b.t.Context(), event.ConsumerName("main", event.Live))
+		if errors.Is(err, jetstream.ErrConsumerNotFound) {
+			return false
+		}
+		if err != nil {
+			b.t.Fatal(err)
+		}
+		return consumer.CachedInfo().AckFloor.Stream >= last
+	})
+}
+
+func (b *bench) dead() []event.DeadLetter {
+	b.t.Helper()
+	var letters []event.DeadLetter
+	err := event.ReadDeadLetters(b.t.Context(), b.js, func(l event.DeadLetter) error {
+		letters = append(letters, l)
+		return nil
+	})
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	return letters
+}
+
+func TestEveryEventReachesEverySinkOnce(t *testing.T) {
+	b := newBench(t)
+	var tokens []string
+	for i := range 50 {
+		tokens = append(tokens, fmt.Sprintf("T-%d", i))
+	}
+	b.publish(tokens...)
+	b.start()
+	b.idle()
+	for _, token := range tokens {
+		if b.api.count(token) != 1 || b.archive.count(token) != 1 || b.record.count(token) != 1 || b.notify.count(token) != 1 {
+			t.Errorf("%s: pulled %d, archived %d, recorded %d, notified %d times", token,
+				b.api.count(token), b.archive.count(token), b.record.count(token), b.notify.count(token))
+		}
+	}
+	b.halt()
+	r := b.record.seen["T-0"]
+	if got := r.Assets[0].Stored; len(got) != 1 || got[0].Sink != "media" {
+		t.Errorf("the record sink saw receipts %v", got)
+	}
+}
+
+func TestFaultsThatPass(t *testing.T) {
+	transient := &faceid.Error{Class: faceid.Transient, Err: errors.New("reset")}
+	tests := []struct {
+		name string
+		set  func(b *bench)
+	}{
+		{"the API is down for longer than tries in place last", func(b *bench) {
+			b.api.answer = func(_ context.Context, _ string, n int) error {
+				if n < 60 {
+					return transient
+				}
+				return nil
+			}
+		}},
+		{"the check is not finished yet", func(b *bench) {
+			b.api.answer = func(_ context.Context, _ string, n int) error {
+				if n < 4 {
+					return &faceid.Error{Class: faceid.NotReady, Err: faceid.ErrNotFinished}
+				}
+				return nil
+			}
+		}},
+		{"the account is in arrears for a while", func(b *bench) {
+			b.api.answer = func(_ context.Context, _ string, n int) error {
+				if n < 4 {
+					return &faceid.Error{Class: faceid.AccountTrouble, Code: "UnauthorizedOperation.Arrears", Err: errors.New("arrears")}
+				}
+				return nil
+			}
+		}},
+		{"the answer makes the worker panic once", func(b *bench) {
+			b.api.answer = func(_ context.Context, _ string, n int) error {
+				if n == 1 {
+					panic("SECRET")
+				}
+				return nil
+			}
+		}},
+		{"the record sink is down for longer than tries in place last", func(b *bench) {
+			b.record.fail = func(_ string, n int) error {
+				if n < 60 {
+					return errors.New("connection refused")
+				}
+				return nil
+			}
+		}},
+		{"the notify sink is throttled", func(b *bench) {
+			b.notify.fail = func(_ string, n int) error {
+				if n == 1 {
+					return sinks.Throttled(errors.New("429"), time.Millisecond)
+				}
+				return nil
+			}
+		}},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			b := newBench(t)
+			tt.set(b)
+			b.publish("T-1")
+			b.start()
+			b.until("the event is ingested", func() bool { return b.notify.has("T-1") })
+			b.idle()
+			if letters := b.dead(); len(letters) != 0 {
+				t.Errorf("dead letters: %+v", letters)
+			}
+			if strings.Contains(b.log.String(), "SECRET") {
+				t.Error("the log holds the value of a panic")
+			}
+		})
+	}
+}
+
+// A sink that fails is tried again alone: what the others did is not repeated
+// while tries in place last.
+func TestOneSinksFaultDoesNotRepeatAnothers(t *testing.T) {
+	b := newBench(t)
+	b.cfg.Retry.InPlace = 20 * time.Second
+	b.record.fail = func(_ string, n int) error {
+		if n < 5 {
+			return errors.New("locked")
+		}
+		return nil
+	}
+	b.publish("T-1")
+	b.start()
+	b.idle()
+	if b.archive.count("T-1") != 1 || b.record.count("T-1") != 5 || b.notify.count("T-1") != 1 {
+		t.Errorf("archived %d, recorded %d, notified %d times", b.archive.count("T-1"), b.record.count("T-1"), b.notify.count("T-1"))
+	}
+}
+
+func TestDeadLetters(t *testing.T) {
+	past := time.Now().Add(-100 * time.Hour)
+	tests := []struct {
+		name   string
+		set    func(b *bench)
+		reason event.Reason
+		code   string
+		detail string
+	}{
+		{"not JSON", func(b *bench) { b.raw("faceid.completed.main.enhanced", "SECRET") }, event.Malformed, "", "not a JSON object"},
+		{"unknown product", func(b *bench) { b.raw("faceid.completed.main.nfc", `{"token":"T-1"}`) }, event.Malformed, "", "the subject is not"},
+		{"no rule", func(b *bench) { b.publishEvent(event.Event{Token: "T-1"}) }, event.Malformed, "", "rule_id is missing"},
+		{"token the API does not know", func(b *bench) {
+			b.api.answer = func(context.Context, string, int) error {
+				return &faceid.Error{Class: faceid.Permanent, Code: "InvalidParameterValue.BizTokenIllegal", Err: errors.New("unknown token")}
+			}
+			b.publish("T-1")
+		}, event.Rejected, "InvalidParameterValue.BizTokenIllegal", "unknown token"},
+		{"never finished", func(b *bench) {
+			b.api.answer = func(context.Context, string, int) error {
+				return &faceid.Error{Class: faceid.NotReady, Err: faceid.ErrNotFinished}
+			}
+			b.publishEvent(event.Event{Token: "T-1", RuleID: "1", IssuedAt: time.Now().Add(-3 * time.Hour)})
+		}, event.Unfinished, "not_ready", "not finished"},
+		{"too late", func(b *bench) {
+			b.api.answer = func(context.Context, string, int) error {
+				return &faceid.Error{Class: faceid.Transient, Code: "InternalError", Err: errors.New("down")}
+			}
+			b.publishEvent(event.Event{Token: "T-1", RuleID: "1", IssuedAt: past})
+		}, event.Expired, "InternalError", "deleted by Tencent"},
+		{"a sink refuses it", func(b *bench) {
+			b.record.fail = func(string, int) error { return sinks.Permanent(errors.New("too large for a row")) }
+			b.publish("T-1")
+		}, event.Refused, "permanent", "sink records: too large for a row"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			b := newBench(t)
+			tt.set(b)
+			b.start()
+			b.until("there is a dead letter", func() bool { return len(b.dead()) > 0 })
+			b.idle()
+			letters := b.dead()
+			l := letters[0]
+			if len(letters) != 1 || l.Reason != tt.reason || l.Code != tt.code || !strings.Contains(l.Detail, tt.detail) || l.Account != "main" {
+				t.Errorf("got %+v", letters)
+			}
+			if l.Attempts != 1 || l.StreamSequence == 0 || l.First.IsZero() || l.Last.Before(l.First) || !strings.HasPrefix(l.Subject, "faceid.completed.main.") {
+				t.Errorf("history: %+v", l)
+			}
+			if strings.Contains(b.log.String(), "SECRET") || strings.Contains(l.Detail, "SECRET") {
+				t.Error("the body got into the log or the detail")
+			}
+		})
+	}
+}
+
+// An old event whose result is still there is ingested: only a failed last try
+// makes a dead letter.
+func TestPastTheDeadlineThereIsOneLastTry(t *testing.T) {
+	b := newBench(t)
+	b.publishEvent(event.Event{Token: "T-1", RuleID: "1", IssuedAt: time.Now().Add(-100 * time.Hour)})
+	b.start()
+	b.idle()
+	if !b.record.has("T-1") || len(b.dead()) != 0 {
+		t.Errorf("recorded: %v, dead: %v", b.record.has("T-1"), b.dead())
+	}
+}
+
+// What takes longer than the ack wait is not delivered to somebody else.
+func TestHeartbeatsKeepSlowEvents(t *testing.T) {
+	b := newBench(t)
+	release := make(chan struct{})
+	b.api.answer = func(ctx context.Context, _ string, _ int) error {
+		select {
+		case <-release:
+			return nil
+		case <-ctx.Done():
+			return &faceid.Error{Class: faceid.Canceled, Err: ctx.Err()}
+		}
+	}
+	b.cfg.Slots = 1
+	b.publish("T-1", "T-2") // one in work, one fetched ahead
+	b.start()
+	b.until("the first event is in work", func() bool { return b.api.count("T-1")+b.api.count("T-2") == 1 })
+	began := time.Now()
+	b.until("three ack waits are over", func() bool { return time.Since(began) > 3*b.cfg.AckWait })
+	close(release)
+	b.idle()
+	if b.api.count("T-1") != 1 || b.api.count("T-2") != 1 {
+		t.Errorf("pulled %d and %d times", b.api.count("T-1"), b.api.count("T-2"))
+	}
+}
+
+func TestShutdown(t *testing.T) {
+	t.Run("lets events in work finish", func(t *testing.T) {
+		b := newBench(t)
+		entered, release := make(chan struct{}), make(chan struct{})
+		b.api.answer = func(context.Context, string, int) error {
+			close(entered)
+			<-release
+			return nil
+		}
+		b.publish("T-1")
+		b.start()
+		<-entered
+		stopped := make(chan struct{})
+		go func() {
+			defer close(stopped)
+			b.halt()
+		}()
+		close(release)
+		<-stopped
+		if !b.notify.has("T-1") {
+			t.Error("the event in work was dropped")
+		}
+		b.idle()
+	})
+	t.Run("hands back what does not finish", func(t *testing.T) {
+		b := newBench(t)
+		b.cfg.Slots = 1
+		b.cfg.ShutdownGrace = 10 * time.Millisecond
+		entered := make(chan struct{}, 10)
+		b.api.answer = func(ctx context.Context, _ string, _ int) error {
+			entered <- struct{}{}
+			<-ctx.Done()
+			return &faceid.Error{Class: faceid.Canceled, Err: ctx.Err()}
+		}
+		b.publish("T-1", "T-2", "T-3")
+		b.start()
+		<-entered
+		b.halt()
+		b.api.answer = nil
+		b.cfg.AckWait = time.Minute // the next worker gets them without waiting for it
+		b.start()
+		b.idle()
+		for _, token := range []string{"T-1", "T-2", "T-3"} {
+			if !b.notify.has(token) {
+				t.Errorf("%s was lost", token)
+			}
+		}
+	})
+}
+
+// A fault of a sink that hits a thousand events makes a few lines, not thousands.
+func TestTroubleIsLoggedOnce(t *testing.T) {
+	b := newBench(t)
+	b.record.fail = func(_ string, n int) error {
+		if n < 20 {
+			return errors.New("no space left on device")
+		}
+		return nil
+	}
+	var tokens []string
+	for i := range 100 {
+		tokens = append(tokens, fmt.Sprintf("T-%d", i))
+	}
+	b.publish(tokens...)
+	b.start()
+	b.idle()
+	b.halt()
+	log := b.log.String()
+	if n := strings.Count(log, "no space left on device"); n < 1 || n > 40 {
+		t.Errorf("%d lines about one trouble", n)
+	}
+	if !strings.Contains(log, "works again: sink records") {
+		t.Error("the end of the trouble is not logged")
+	}
+}
+
+func TestStatus(t *testing.T) {
+	b := newBench(t)
+	status := func() pipeline.Status {
+		s, err := pipeline.ReadStatus(t.Context(), b.js, []string{"main"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return s
+	}
+	b.publish("T-1", "T-2")
+	if s := status(); s.Events != 2 || s.Lanes[0].Waiting != 2 || s.Lanes[1].Waiting != 0 {
+		t.Errorf("before a worker ran: %+v", s)
+	}
+	release := make(chan struct{})
+	b.api.answer = func(_ context.Context, token string, _ int) error {
+		<-release
+		if token == "T-2" {
+			return &faceid.Error{Class: faceid.Permanent, Err: errors.New("unknown token")}
+		}
+		return nil
+	}
+	b.start()
+	b.until("both are held", func() bool { return status().Lanes[0].Held == 2 })
+	if oldest := status().Lanes[0].OldestSeconds; oldest == nil || *oldest < 0 {
+		t.Errorf("oldest: %v", oldest)
+	}
+	close(release)
+	b.idle()
+	if s := status(); s.Dead != 1 || s.DeadByReason["main"]["rejected"] != 1 || s.Lanes[0].Held != 0 || s.Lanes[0].OldestSeconds != nil {
+		t.Errorf("at the end: %+v", s)
+	}
+}
+
+func TestNewSaysWhatIsWrong(t *testing.T) {
+	b := newBench(t)
+	for name, deps := range map[string]pipeline.Deps{
+		"no sink keeps anything": {Sinks: []sinks.Sink{notify{b.notify}}},
+		"neither archives":       {Sinks: []sinks.Sink{b.archive}},
+	} {
+		deps.Log = slog.New(slog.DiscardHandler)
+		if _, err := pipeline.New(quick(), deps); err == nil || !strings.Contains(err.Error(), name) {
+			t.Errorf("got %v, want %q", err, name)
+		}
+	}
+	cfg := quick()
+	cfg.Slots = 0
+	if _, err := pipeline.New(cfg, pipeline.Deps{}); err == nil {
+		t.Error("took a worker without slots")
+	}
+}
