@@ -75,8 +75,9 @@ func fieldProblem(f Field, r Rule) string {
 	if !known {
 		return fmt.Sprintf("unknown field; did you mean %q?", string(nearest(f)))
 	}
-	if !slices.Contains(Rules(), r) {
-		return fmt.Sprintf("unknown rule %q: want %s", string(r), orList(Rules()))
+	r, err := ParseRule(string(r))
+	if err != nil {
+		return err.Error()
 	}
 	if t.kind == document && (r == Mask || r.hashes()) {
 		return fmt.Sprintf("cannot be %s: want %s", r, orList([]Rule{Plain, Seal, Drop}))
@@ -84,9 +85,9 @@ func fieldProblem(f Field, r Rule) string {
 	return ""
 }
 
-// rule is the rule in force for a field.
+// rule is the rule in force for a field of a valid configuration.
 func (c Config) rule(f Field) Rule {
-	if r, ok := c.Fields[f]; ok {
+	if r, err := ParseRule(string(c.Fields[f])); err == nil {
 		return r
 	}
 	return traitOf[f].rule

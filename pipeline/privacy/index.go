@@ -31,6 +31,8 @@ func (k indexKey) of(f Field, value string) string {
 
 // normalise brings the spellings of one value together before it is indexed.
 // It is part of the format of the index: changing it orphans what is stored.
+// Of Unicode's NFKC it does what occurs in these values: full-width forms, white
+// space and invisible characters; compatibility ideographs stay as they are.
 func normalise(k kind, s string) string {
 	s = strings.Map(halfWidth, strings.ToValidUTF8(s, "\uFFFD"))
 	switch k {
@@ -73,7 +75,7 @@ func normaliseName(s string) string {
 
 func middleDot(r rune) rune {
 	switch r {
-	case '•', '‧', '∙', '⋅', '・', '･', '．', '.':
+	case '•', '‧', '∙', '⋅', '・', '･', '.':
 		return '·'
 	}
 	return r

@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -50,7 +51,7 @@ func readKeyring(path string) (*keyset, fs.FileInfo, error) {
 	if !info.Mode().IsRegular() {
 		return nil, nil, fmt.Errorf("keyring %s is not a regular file", path)
 	}
-	if perm := info.Mode().Perm(); perm&0o077 != 0 {
+	if perm := info.Mode().Perm(); perm&^allowedMode(owner(info), os.Geteuid()) != 0 {
 		return nil, nil, fmt.Errorf("keyring %s has mode %#o, so others than its owner may use it: run chmod 600 %s", path, perm, path)
 	}
 	data, err := io.ReadAll(io.LimitReader(file, maxKeyring+1))
@@ -62,6 +63,25 @@ func readKeyring(path string) (*keyset, fs.FileInfo, error) {
 		return nil, nil, fmt.Errorf("keyring %s: %w", path, err)
 	}
 	return set, info, nil
+}
+
+// allowedMode is what a keyring's permissions may be at most: all for its owner,
+// nothing for others. A file of root's may also be readable by its group, for a
+// process that is not root: that is how Kubernetes mounts a secret for a pod with
+// an fsGroup, and PostgreSQL's rule for its key files.
+func allowedMode(owner, self int) fs.FileMode {
+	if owner == 0 && self != 0 {
+		return 0o740
+	}
+	return 0o700
+}
+
+// owner returns the user id of a file's owner, or -1.
+func owner(info fs.FileInfo) int {
+	if stat, ok := info.Sys().(*syscall.Stat_t); ok {
+		return int(stat.Uid)
+	}
+	return -1
 }
 
 // parseKeyring reads the JSON of a keyring. Its errors name ids and positions,
@@ -133,6 +153,9 @@ func (k fileKey) open() (secret, error) {
 	if !validKeyID(k.ID) {
 		return secret{}, errors.New("an id must be eight lower-case hex digits")
 	}
+	if year := k.Created.UTC().Year(); year < 2000 || year > 9999 {
+		return secret{}, errors.New("it lacks the date of its creation")
+	}
 	return secretFrom(k.Key)
 }
 
@@ -151,53 +174,53 @@ func (s *keyset) encode() ([]byte, error) {
 
 // createKeyring writes a file where there is none.
 func createKeyring(path string, set *keyset) error {
-	// Link, unlike rename, fails if the name is taken.
-	err := writeKeyring(path, set, os.Link)
-	if err != nil {
-		return fmt.Errorf("create the keyring: %w", err)
-	}
-	return nil
-}
-
-// replaceKeyring writes a file in place of another. A crash leaves the one or
-// the other, and at worst a temporary file of mode 0600 beside it, which nobody
-// reads.
-func replaceKeyring(path string, set *keyset) error {
-	if err := writeKeyring(path, set, os.Rename); err != nil {
-		return fmt.Errorf("write the keyring: %w", err)
-	}
-	return nil
-}
-
-// writeKeyring writes and syncs a temporary file, publishes it under its name
-// and syncs the folder.
-func writeKeyring(path string, set *keyset, publish func(from, to string) error) error {
-	data, err := set.encode()
+	unlock, err := lockKeyring(path)
 	if err != nil {
 		return err
+	}
+	defer unlock()
+	if _, err := os.Lstat(path); err == nil {
+		return fmt.Errorf("create the keyring: %w", &fs.PathError{Op: "create", Path: path, Err: fs.ErrExist})
+	} else if !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("create the keyring: %w", err)
+	}
+	return writeKeyring(path, set)
+}
+
+// writeKeyring writes a file whole or not at all, under the lock. A crash leaves
+// the file that was there or the new one, and at worst a temporary file of mode
+// 0600 beside it, which nobody reads.
+func writeKeyring(path string, set *keyset) error {
+	data, err := set.encode()
+	if err != nil {
+		return fmt.Errorf("encode the keyring: %w", err)
 	}
 	dir := filepath.Dir(path)
 	temp, err := os.CreateTemp(dir, "."+filepath.Base(path)+".*.tmp") // mode 0600
 	if err != nil {
-		return err
+		return fmt.Errorf("write the keyring: %w", err)
 	}
-	defer func() { _ = os.Remove(temp.Name()) }()
 	_, err = temp.Write(data)
-	if err = errors.Join(err, temp.Sync(), temp.Close()); err != nil {
-		return err
+	if err = errors.Join(err, temp.Sync(), temp.Close()); err == nil {
+		err = os.Rename(temp.Name(), path)
 	}
-	if err := publish(temp.Name(), path); err != nil {
-		return err
+	if err != nil {
+		_ = os.Remove(temp.Name())
+		return fmt.Errorf("write the keyring: %w", err)
 	}
 	return syncDir(dir)
 }
 
+// syncDir makes a rename in a folder last.
 func syncDir(dir string) error {
 	d, err := os.Open(dir)
 	if err != nil {
-		return err
+		return fmt.Errorf("sync the keyring's folder: %w", err)
 	}
-	return errors.Join(d.Sync(), d.Close())
+	if err := errors.Join(d.Sync(), d.Close()); err != nil {
+		return fmt.Errorf("sync the keyring's folder: %w", err)
+	}
+	return nil
 }
 
 // lockKeyring waits for the lock that changes of a keyring file take. The lock

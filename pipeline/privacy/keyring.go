@@ -109,8 +109,9 @@ func validKeyID(id string) bool {
 }
 
 // OpenKeyring opens a keyring file. It refuses a file that group or others may
-// read or write, one that is damaged and one of a version it does not know. The
-// error is an fs.ErrNotExist where there is none.
+// read or write (root's own may be readable by the group of a process that is
+// not root), one that is damaged and one of a version it does not know. The error
+// is an fs.ErrNotExist where there is none.
 func OpenKeyring(path string) (*Keyring, error) {
 	set, info, err := readKeyring(path)
 	if err != nil {
@@ -205,7 +206,7 @@ func (k *Keyring) change(edit func(keyset) (*keyset, error)) error {
 	if set, err = edit(*set); err != nil {
 		return err
 	}
-	if err = replaceKeyring(k.path, set); err != nil {
+	if err = writeKeyring(k.path, set); err != nil {
 		return err
 	}
 	set, info, err := readKeyring(k.path)

@@ -20,6 +20,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/faceid-ingest/faceid-ingest/pipeline/result"
 )
@@ -124,7 +125,8 @@ func (g *guard) at(f Field, position int, v result.Sensitive) Stored {
 	rule := g.policy.rules[f]
 	switch rule {
 	case Plain:
-		s.Value = v.Reveal()
+		// Databases refuse text that is not UTF-8; encoding/json would mend it.
+		s.Value = strings.ToValidUTF8(v.Reveal(), "\uFFFD")
 	case Mask, MaskHash:
 		s.Value = mask(f, v.Reveal())
 	case Seal, SealHash:
@@ -177,7 +179,7 @@ func (g *guard) intention(in result.Intention) Intention {
 }
 
 func (g *guard) attempts(in []result.Attempt) []Attempt {
-	var out []Attempt
+	out := make([]Attempt, 0, len(in))
 	for i, a := range in {
 		at := a.Time
 		if !at.IsZero() {
@@ -208,7 +210,7 @@ func verdictOf(v result.Verdict) Verdict {
 }
 
 func assetsOf(in []result.Asset) []Asset {
-	var out []Asset
+	out := make([]Asset, 0, len(in))
 	for _, a := range in {
 		asset := Asset{Field: a.Field, Kind: a.Kind, ContentType: a.ContentType, Stored: slices.Clone(a.Stored)}
 		if a.COS != nil {

@@ -6,7 +6,9 @@ import (
 	"strings"
 )
 
-// Rule says what is stored of a field. The zero value is no rule.
+// Rule says what is stored of a field. The zero value is no rule. It is decoded
+// as a plain string and judged by Config.Validate, which can name the field:
+// goccy/go-yaml drops the position of errors from UnmarshalText.
 type Rule string
 
 const (
@@ -42,16 +44,6 @@ func ParseRule(s string) (Rule, error) {
 		return r, nil
 	}
 	return "", fmt.Errorf("unknown rule %q: want %s", s, orList(Rules()))
-}
-
-// UnmarshalText reads a rule from a configuration file.
-func (r *Rule) UnmarshalText(text []byte) error {
-	parsed, err := ParseRule(string(text))
-	if err != nil {
-		return err
-	}
-	*r = parsed
-	return nil
 }
 
 func (r Rule) hashes() bool { return r == Hash || r == SealHash || r == MaskHash }

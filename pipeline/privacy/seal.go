@@ -55,11 +55,11 @@ type Ref struct {
 	Position int
 }
 
-// associated encodes r without ambiguity: the field is the only part of free
-// length but one, and the rest is of fixed length.
+// associated encodes r without ambiguity: token hash and position have a fixed
+// length, and a zero byte parts the field from the product.
 func (r Ref) associated() []byte {
 	b := append([]byte("faceid-ingest sealed field v1\x00"), result.TokenHash(r.Product, r.Token)...)
-	b = binary.BigEndian.AppendUint64(b, uint64(r.Position)) //nolint:gosec // any int has one encoding
+	b = binary.BigEndian.AppendUint64(b, uint64(r.Position))
 	return append(append(append(b, r.Field...), 0), r.Product...)
 }
 
@@ -135,7 +135,8 @@ func parseSealed(stored string) (sealed, error) {
 		return sealed{}, ErrNotSealed
 	}
 	id, encoded, ok := strings.Cut(body, ":")
-	if !ok || !validKeyID(id) {
+	// The decoder skips line breaks; a value must have one spelling.
+	if !ok || !validKeyID(id) || strings.ContainsAny(encoded, "\r\n") {
 		return sealed{}, ErrNotSealed
 	}
 	b, err := base64.RawURLEncoding.Strict().DecodeString(encoded)
