@@ -29,7 +29,7 @@ import (
 type Policy struct {
 	cipher Cipher
 	rules  map[Field]Rule
-	// keys is nil where no rule seals or hashes.
+	// keys may be nil where no rule seals or hashes.
 	keys *Keyring
 }
 
