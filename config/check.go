@@ -1,0 +1,214 @@
+package config
+
+import (
+	"errors"
+	"net"
+	"net/url"
+	"regexp"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/faceid-ingest/faceid-ingest/pipeline/privacy"
+	"github.com/faceid-ingest/faceid-ingest/sinks"
+)
+
+// report takes one problem of the value at path.
+type report func(path, format string, args ...any)
+
+var (
+	label    = regexp.MustCompile(`^[a-z0-9][a-z0-9-]{0,31}$`)
+	bucket   = regexp.MustCompile(`^[a-z0-9][a-z0-9-]*-[0-9]+$`)
+	region   = regexp.MustCompile(`^[a-z]+(-[a-z0-9]+)+$`)
+	infoType = regexp.MustCompile(`^[0-6]+$`)
+)
+
+const labelRule = `must be 1 to 32 of a-z, 0-9 and "-", and not begin with "-"`
+
+// check looks at values and how they fit together; files and servers are left to
+// whoever opens them.
+func (c *Config) check(wrong report) {
+	if c.DataDir == "" {
+		wrong("data_dir", "must be a folder")
+	}
+	c.NATS.check(wrong)
+	names := map[string]bool{}
+	for i, a := range c.Accounts {
+		a.check(at("accounts", i), wrong, names)
+	}
+	c.Worker.check(wrong)
+	if c.Spool.Quota < 1 {
+		wrong("spool.quota", "must be more than 0")
+	}
+	checkPrivacy(c.Privacy, wrong)
+	c.checkSinks(wrong)
+	if c.HTTP.Admin != "" && !loopback(c.HTTP.Admin) {
+		wrong("http.admin", "must be a loopback address and port such as 127.0.0.1:9464: the endpoint has no protection of its own")
+	}
+	if _, ok := level(c.Log.Level); !ok {
+		wrong("log.level", "must be debug, info, warn or error")
+	}
+	if !contains([]string{"auto", "json", "text"}, c.Log.Format) {
+		wrong("log.format", "must be auto, json or text")
+	}
+}
+
+func at(list string, i int) string { return list + "[" + strconv.Itoa(i) + "]" }
+
+func (n NATS) check(wrong report) {
+	if n.URL != "embedded" {
+		for one := range strings.SplitSeq(n.URL, ",") {
+			u, err := url.Parse(strings.TrimSpace(one))
+			if err != nil || u.Host == "" || u.Scheme != "nats" && u.Scheme != "tls" {
+				wrong("nats.url", `must be "embedded", or nats:// or tls:// URLs with commas between`)
+			}
+		}
+	}
+	if n.Replicas < 1 || n.Replicas > 5 {
+		wrong("nats.replicas", "must be 1 to 5")
+	}
+	if n.URL == "embedded" && n.Replicas > 1 {
+		wrong("nats.replicas", "must be 1 with the embedded server")
+	}
+	if (n.TLS.Cert == "") != (n.TLS.Key == "") {
+		wrong("nats.tls", "needs both cert and key, or none")
+	}
+}
+
+func (a Account) check(path string, wrong report, names map[string]bool) {
+	switch {
+	case !label.MatchString(a.Name):
+		wrong(path+".name", labelRule)
+	case names[a.Name]:
+		wrong(path+".name", "is the name of another account, too")
+	}
+	names[a.Name] = true
+	oneSecret(path, "secret_id", a.SecretID, a.SecretIDFile, true, wrong)
+	oneSecret(path, "secret_key", a.SecretKey, a.SecretKeyFile, true, wrong)
+	oneSecret(path, "session_token", a.SessionToken, a.SessionTokenFile, false, wrong)
+	u, err := url.Parse(a.Endpoint)
+	switch {
+	case err != nil || u.Host == "" || strings.Trim(u.Path, "/") != "" || u.Scheme != "https" && u.Scheme != "http":
+		wrong(path+".endpoint", "must be a URL without a path, such as https://faceid.tencentcloudapi.com")
+	case u.Scheme == "http" && !loopback(u.Host):
+		wrong(path+".endpoint", "must be https: results would travel in clear")
+	}
+	if a.Region != "" && !region.MatchString(a.Region) {
+		wrong(path+".region", "must be a region such as ap-guangzhou")
+	}
+	if a.RateLimit < 1 || a.RateLimit > 10000 {
+		wrong(path+".rate_limit", "must be 1 to 10000 requests per second")
+	}
+	if !infoType.MatchString(a.Request.InfoType) {
+		wrong(path+".request.info_type", `must be digits 0 to 6 put together, such as "0" or "13"`)
+	}
+	if a.Request.BestFrames < 0 || a.Request.BestFrames > 10 {
+		wrong(path+".request.best_frames", "must be 0 to 10")
+	}
+	a.checkUnsupported(path, wrong)
+	if a.Storage != (Storage{}) {
+		if !bucket.MatchString(a.Storage.Bucket) {
+			wrong(path+".storage.bucket", "must be a bucket name with its APPID, such as faceid-1250000000")
+		}
+		if !region.MatchString(a.Storage.Region) {
+			wrong(path+".storage.region", "must be a region such as ap-guangzhou")
+		}
+	}
+}
+
+// checkUnsupported refuses settings that would be ignored: a protection that is
+// asked for and not there is worse than none.
+func (a Account) checkUnsupported(path string, wrong report) {
+	if !contains([]string{"none", "fields", "body"}, a.Encryption.Mode) {
+		wrong(path+".encryption.mode", "must be none, fields or body")
+	} else if a.Encryption.Mode != "none" {
+		wrong(path+".encryption.mode", "is not supported by this version; only none is")
+	}
+	if a.EID != (EID{}) {
+		wrong(path+".eid", "is not supported by this version")
+	}
+}
+
+func oneSecret(path, name string, value Secret, file string, needed bool, wrong report) {
+	switch {
+	case value != "" && file != "":
+		wrong(path+"."+name, "give either %s or %s_file, not both", name, name)
+	case value == "" && file == "" && needed:
+		wrong(path, "%s or %s_file is missing", name, name)
+	}
+}
+
+func (w Worker) check(wrong report) {
+	if w.Slots < 1 || w.Slots > 4096 {
+		wrong("worker.slots", "must be 1 to 4096")
+	}
+	if w.AckWait.Duration() < time.Second {
+		wrong("worker.ack_wait", "must be 1s or more")
+	}
+	if w.Timeout.Duration() < time.Second {
+		wrong("worker.timeout", "must be 1s or more")
+	}
+	if w.ShutdownGrace < 0 {
+		wrong("worker.shutdown_grace", "must not be negative")
+	}
+	if w.MaxResponse < 1<<20 {
+		wrong("worker.max_response", "must be 1MiB or more")
+	}
+}
+
+func checkPrivacy(c privacy.Config, wrong report) {
+	for _, err := range each(c.Validate()) {
+		var field *privacy.InvalidFieldError
+		if errors.As(err, &field) {
+			wrong("privacy."+field.Field, "%s", field.Problem)
+			continue
+		}
+		wrong("privacy", "%s", err)
+	}
+}
+
+func (c *Config) checkSinks(wrong report) {
+	if len(c.Sinks) == 0 {
+		wrong("sinks", "needs at least one sink, or results have nowhere to go")
+	}
+	names := map[string]bool{}
+	for i, s := range c.Sinks {
+		path := at("sinks", i)
+		switch {
+		case !label.MatchString(s.Name):
+			wrong(path+".name", labelRule)
+		case names[s.Name]:
+			wrong(path+".name", "is the name of another sink, too")
+		}
+		names[s.Name] = true
+		for _, err := range each(s.Config.Validate()) {
+			var field *sinks.InvalidFieldError
+			if errors.As(err, &field) {
+				wrong(path+"."+field.Field, "%s", field.Problem)
+				continue
+			}
+			wrong(path, "%s", err)
+		}
+	}
+}
+
+// each returns the errors that errors.Join put together.
+func each(err error) []error {
+	if err == nil {
+		return nil
+	}
+	if joined, ok := err.(interface{ Unwrap() []error }); ok {
+		return joined.Unwrap()
+	}
+	return []error{err}
+}
+
+// loopback reports whether an address with port is on this machine only.
+func loopback(address string) bool {
+	host, _, err := net.SplitHostPort(address)
+	if err != nil {
+		return false
+	}
+	ip := net.ParseIP(host)
+	return host == "localhost" || ip != nil && ip.IsLoopback()
+}

@@ -1,0 +1,244 @@
+// Package config is the configuration file: its structs with their defaults,
+// reading it, and saying what is wrong with it.
+//
+// A YAML file goes in; a Config comes out, or one error for each problem, with
+// line, column and what was expected. The file is strict: a key that is not
+// known is an error, so that a typing mistake never turns a protection off.
+// "${VAR}" and "${VAR:default}" in a value stand for environment variables. Every
+// secret may be given by a file, named by the same key with "_file" behind it.
+// No error holds a value of the file.
+package config
+
+import (
+	"fmt"
+	"os"
+	"strings"
+
+	"github.com/faceid-ingest/faceid-ingest/pipeline/privacy"
+	"github.com/faceid-ingest/faceid-ingest/sinks"
+)
+
+// Config is the whole configuration.
+type Config struct {
+	// DataDir holds what has no path of its own: the embedded NATS server, the
+	// spool, the keyring. Default ./data.
+	DataDir string `yaml:"data_dir"`
+	NATS    NATS   `yaml:"nats"`
+	// Accounts are the Tencent accounts to pull results of.
+	Accounts []Account `yaml:"accounts"`
+	Worker   Worker    `yaml:"worker"`
+	Spool    Spool     `yaml:"spool"`
+	// Privacy says how personal fields are stored.
+	Privacy privacy.Config `yaml:"privacy"`
+	// Sinks are the destinations, called in this order.
+	Sinks []Sink `yaml:"sinks"`
+	HTTP  HTTP   `yaml:"http"`
+	Log   Log    `yaml:"log"`
+}
+
+// NATS is the connection to JetStream.
+type NATS struct {
+	// URL is "embedded" for a server in this process, or one or more nats:// or
+	// tls:// URLs with commas between. Default embedded.
+	URL string `yaml:"url"`
+	// CredsFile is a NATS credentials file.
+	CredsFile string `yaml:"creds_file"`
+	TLS       TLS    `yaml:"tls"`
+	// Replicas is how many servers of a cluster keep each stream, 1 to 5; with 3
+	// a server may be lost. Default 1.
+	Replicas int `yaml:"replicas"`
+}
+
+// TLS are certificate files in PEM.
+type TLS struct {
+	// CA signed the server's certificate; empty means the system's authorities.
+	CA string `yaml:"ca"`
+	// Cert and Key are this client's certificate; both or none.
+	Cert string `yaml:"cert"`
+	Key  string `yaml:"key"`
+}
+
+// Account is one set of Tencent credentials with its limits, keys and rules.
+type Account struct {
+	// Name is used in subjects, consumer names and metrics: a-z, 0-9 and "-".
+	Name string `yaml:"name"`
+	// SecretID and SecretKey sign requests.
+	SecretID      Secret `yaml:"secret_id"`
+	SecretIDFile  string `yaml:"secret_id_file"`
+	SecretKey     Secret `yaml:"secret_key"`
+	SecretKeyFile string `yaml:"secret_key_file"`
+	// SessionToken belongs to temporary (STS) credentials.
+	SessionToken     Secret `yaml:"session_token"`
+	SessionTokenFile string `yaml:"session_token_file"`
+	// Endpoint is the URL of the API. Default https://faceid.tencentcloudapi.com.
+	Endpoint string `yaml:"endpoint"`
+	// Region is the public parameter of the same name. Default ap-guangzhou.
+	Region string `yaml:"region"`
+	// RateLimit is how many requests per second the account may send, 1 to
+	// 10000. Default 100, the API's own default.
+	RateLimit int `yaml:"rate_limit"`
+	// RuleID is for events of enhanced tokens that name none.
+	RuleID  string  `yaml:"rule_id"`
+	Request Request `yaml:"request"`
+	// Encryption says how the API is to encrypt personal fields on the way.
+	Encryption Encryption `yaml:"encryption"`
+	EID        EID        `yaml:"eid"`
+	// Storage is the bucket FaceID puts media into when data storage is on.
+	Storage Storage `yaml:"storage"`
+}
+
+// Request says which parts of a result to ask for.
+type Request struct {
+	// InfoType are the parts, digits put together: 0 all, 1 text, 2 card, 3 best
+	// frame, 4 video, 5 read-aloud, 6 questions and nod. Default 0.
+	InfoType string `yaml:"info_type"`
+	// BestFrames is how many extra frames to get, 0 to 10 (eid: 3). Default 0.
+	BestFrames int `yaml:"best_frames"`
+	// CropIDCard asks for a cropped photo of the card.
+	CropIDCard bool `yaml:"crop_id_card"`
+	// Avatar asks for the portrait on the card.
+	Avatar bool `yaml:"avatar"`
+	// AllVideos asks for the videos of failed attempts (data storage only).
+	AllVideos bool `yaml:"all_videos"`
+}
+
+// Encryption of what the API sends.
+type Encryption struct {
+	// Mode is none, fields or body. Default none.
+	Mode string `yaml:"mode"`
+	// Algorithm is AES-256-CBC or SM4-GCM. Default AES-256-CBC.
+	Algorithm string `yaml:"algorithm"`
+	// PublicKeyFile holds the public key that the FaceID console shows.
+	PublicKeyFile string `yaml:"public_key_file"`
+}
+
+// EID opens what eid results hold of a person.
+type EID struct {
+	// PrivateKeyFile is the merchant's SM2 private key.
+	PrivateKeyFile string `yaml:"private_key_file"`
+	// PassphraseFile opens the key file, if it is encrypted.
+	PassphraseFile string `yaml:"passphrase_file"`
+}
+
+// Storage is a COS bucket.
+type Storage struct {
+	// Bucket is the full name with the APPID, such as faceid-1250000000.
+	Bucket string `yaml:"bucket"`
+	// Region is such as ap-guangzhou.
+	Region string `yaml:"region"`
+}
+
+// Worker says how events are worked on.
+type Worker struct {
+	// Slots is how many events are worked on at once, 1 to 4096. Default 32.
+	Slots int `yaml:"slots"`
+	// AckWait is how long JetStream waits for a sign of life of an event's worker
+	// before it gives the event to another, 1s or more. Default 60s.
+	AckWait Duration `yaml:"ack_wait"`
+	// MaxResponse bounds one answer of the API. Default 256MiB.
+	MaxResponse Size `yaml:"max_response"`
+	// Timeout bounds one call of the API, with its whole answer. Default 60s.
+	Timeout Duration `yaml:"timeout"`
+	// ShutdownGrace is how long events in work may finish when the daemon is told
+	// to stop. Default 30s.
+	ShutdownGrace Duration `yaml:"shutdown_grace"`
+}
+
+// Spool is where media lies while a result is in flight.
+type Spool struct {
+	// Dir is the folder of sealed files. Default <data_dir>/spool.
+	Dir string `yaml:"dir"`
+	// Memory is the size up to which an item stays in memory. Default 256KiB.
+	Memory Size `yaml:"memory"`
+	// Quota bounds all media in flight; at the quota, pulling waits. Default 4GiB.
+	Quota Size `yaml:"quota"`
+}
+
+// Sink is one destination.
+type Sink struct {
+	// Name is used in metrics and receipts: a-z, 0-9 and "-".
+	Name string
+	// Type is the kind of sink; the other keys depend on it.
+	Type   string
+	Config sinks.Config
+}
+
+// HTTP are the endpoints that the daemon serves.
+type HTTP struct {
+	// Admin is the address of /healthz, /readyz and /metrics; empty means none.
+	// It must be on the loopback interface. Default 127.0.0.1:9464.
+	Admin string `yaml:"admin"`
+}
+
+// Log says what is logged and how.
+type Log struct {
+	// Level is debug, info, warn or error. Default info.
+	Level string `yaml:"level"`
+	// Format is json, text, or auto: text on a terminal. Default auto.
+	Format string `yaml:"format"`
+}
+
+// Default returns the configuration that is used without a file: NATS in the
+// process, a folder and a SQLite database below ./data. It has no account.
+func Default() *Config {
+	c := &Config{
+		DataDir: "./data",
+		NATS:    NATS{URL: "embedded", Replicas: 1},
+		Worker: Worker{
+			Slots: 32, AckWait: Duration(60e9), MaxResponse: 256 << 20,
+			Timeout: Duration(60e9), ShutdownGrace: Duration(30e9),
+		},
+		Spool:   Spool{Memory: 256 << 10, Quota: 4 << 30},
+		Privacy: privacy.DefaultConfig(),
+		HTTP:    HTTP{Admin: "127.0.0.1:9464"},
+		Log:     Log{Level: "info", Format: "auto"},
+	}
+	for _, s := range []struct{ name, typ string }{{"media", "dir"}, {"records", "sqlite"}} {
+		if sink, ok := sinks.NewConfig(s.typ); ok {
+			c.Sinks = append(c.Sinks, Sink{Name: s.name, Type: s.typ, Config: sink})
+		}
+	}
+	return c
+}
+
+// defaultAccount is what an account in the file is decoded over.
+func defaultAccount() Account {
+	return Account{
+		Endpoint:   "https://faceid.tencentcloudapi.com",
+		Region:     "ap-guangzhou",
+		RateLimit:  100,
+		Request:    Request{InfoType: "0"},
+		Encryption: Encryption{Mode: "none", Algorithm: "AES-256-CBC"},
+	}
+}
+
+// Credential returns what signs the account's requests. Files are read on every
+// call, so that rotated secrets are used; the error names the key and the file.
+func (a Account) Credential() (id, key, token string, err error) {
+	if id, err = secret("secret_id", a.SecretID, a.SecretIDFile); err != nil {
+		return "", "", "", err
+	}
+	if key, err = secret("secret_key", a.SecretKey, a.SecretKeyFile); err != nil {
+		return "", "", "", err
+	}
+	if token, err = secret("session_token", a.SessionToken, a.SessionTokenFile); err != nil {
+		return "", "", "", err
+	}
+	return id, key, token, nil
+}
+
+// secret returns a secret from the configuration or its file.
+func secret(name string, value Secret, file string) (string, error) {
+	if file == "" {
+		return value.reveal(), nil
+	}
+	content, err := os.ReadFile(file)
+	if err != nil {
+		return "", fmt.Errorf("read %s_file: %w", name, err)
+	}
+	text := strings.TrimSpace(string(content))
+	if text == "" {
+		return "", fmt.Errorf("read %s_file: %s is empty", name, file)
+	}
+	return text, nil
+}
