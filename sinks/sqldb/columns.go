@@ -1,0 +1,155 @@
+package sqldb
+
+import (
+	"github.com/faceid-ingest/faceid-ingest/pipeline/privacy"
+)
+
+// The tables. The names of personal columns are those of privacy.Field.
+var (
+	results = table[privacy.Record]{"results", join(
+		[]column[privacy.Record]{
+			{hashColumn, func(r *privacy.Record) any { return &r.TokenHash }},
+			{"product", func(r *privacy.Record) any { return &r.Product }},
+			{"token", func(r *privacy.Record) any { return text(&r.Token) }},
+			{"account", func(r *privacy.Record) any { return text(&r.Account) }},
+			{"rule_id", func(r *privacy.Record) any { return text(&r.RuleID) }},
+			{"request_id", func(r *privacy.Record) any { return text(&r.RequestID) }},
+			{"fetched_at", func(r *privacy.Record) any { return instant(&r.FetchedAt) }},
+			{"day", func(r *privacy.Record) any { return dayOf{&r.FetchedAt} }},
+		},
+		verdictColumns,
+		[]column[privacy.Record]{
+			{"id_type", func(r *privacy.Record) any { return &r.Person.IDType }},
+			{"document_source", func(r *privacy.Record) any { return text(&r.Document.Source) }},
+			{"answers", func(r *privacy.Record) any { return list(&r.Intention.Answers) }},
+			{"answer_codes", func(r *privacy.Record) any { return list(&r.Intention.AnswerCodes) }},
+		},
+		personal(privacy.Name, func(r *privacy.Record) *privacy.Stored { return &r.Person.Name }),
+		personal(privacy.IDCard, func(r *privacy.Record) *privacy.Stored { return &r.Person.IDCard }),
+		personal(privacy.Mobile, func(r *privacy.Record) *privacy.Stored { return &r.Person.Mobile }),
+		personal(privacy.Location, func(r *privacy.Record) *privacy.Stored { return &r.Person.Location }),
+		personal(privacy.Extra, func(r *privacy.Record) *privacy.Stored { return &r.Person.Extra }),
+		personal(privacy.OCRName, func(r *privacy.Record) *privacy.Stored { return &r.Document.Name }),
+		personal(privacy.OCRIDCard, func(r *privacy.Record) *privacy.Stored { return &r.Document.IDCard }),
+		personal(privacy.OCRGender, func(r *privacy.Record) *privacy.Stored { return &r.Document.Gender }),
+		personal(privacy.OCRNation, func(r *privacy.Record) *privacy.Stored { return &r.Document.Nation }),
+		personal(privacy.OCRBirth, func(r *privacy.Record) *privacy.Stored { return &r.Document.Birth }),
+		personal(privacy.OCRAddress, func(r *privacy.Record) *privacy.Stored { return &r.Document.Address }),
+		personal(privacy.OCRAuthority, func(r *privacy.Record) *privacy.Stored { return &r.Document.Authority }),
+		personal(privacy.OCRValidDate, func(r *privacy.Record) *privacy.Stored { return &r.Document.Valid }),
+		personal(privacy.PassNo, func(r *privacy.Record) *privacy.Stored { return &r.Document.PassNo }),
+		personal(privacy.VisaNum, func(r *privacy.Record) *privacy.Stored { return &r.Document.VisaNum }),
+		personal(privacy.EIDCode, func(r *privacy.Record) *privacy.Stored { return &r.EID.Code }),
+		personal(privacy.EIDSign, func(r *privacy.Record) *privacy.Stored { return &r.EID.Sign }),
+		[]column[privacy.Record]{ // last, because it is large; a document has no index
+			{string(privacy.Raw), func(r *privacy.Record) any { return text(&r.Raw.Value) }},
+		},
+	)}
+
+	verdictColumns = []column[privacy.Record]{
+		{"passed", func(r *privacy.Record) any { return &r.Verdict.Passed }},
+		{"code", func(r *privacy.Record) any { return &r.Verdict.Code }},
+		{"message", func(r *privacy.Record) any { return text(&r.Verdict.Message) }},
+		{"liveness", func(r *privacy.Record) any { return &r.Verdict.Liveness }},
+		{"liveness_message", func(r *privacy.Record) any { return text(&r.Verdict.LivenessMessage) }},
+		{"liveness_mode", func(r *privacy.Record) any { return &r.Verdict.LivenessMode }},
+		{"liveness_tags", func(r *privacy.Record) any { return list(&r.Verdict.LivenessTags) }},
+		{"compare", func(r *privacy.Record) any { return &r.Verdict.Compare }},
+		{"compare_message", func(r *privacy.Record) any { return text(&r.Verdict.CompareMessage) }},
+		{"compare_library", func(r *privacy.Record) any { return text(&r.Verdict.CompareLibrary) }},
+		{"similarity", func(r *privacy.Record) any { return text(&r.Verdict.Similarity) }},
+		{"intention", func(r *privacy.Record) any { return text(&r.Verdict.Intention) }},
+		{"intention_code", func(r *privacy.Record) any { return &r.Verdict.IntentionCode }},
+		{"intention_message", func(r *privacy.Record) any { return text(&r.Verdict.IntentionMessage) }},
+	}
+
+	attempts = table[privacy.Attempt]{"attempts", join(
+		[]column[privacy.Attempt]{
+			{"at", func(a *privacy.Attempt) any { return instant(&a.Time) }},
+			{"seq", func(a *privacy.Attempt) any { return text(&a.Seq) }},
+			{"charged", func(a *privacy.Attempt) any { return &a.Charged }},
+			{"code", func(a *privacy.Attempt) any { return &a.Code }},
+			{"message", func(a *privacy.Attempt) any { return text(&a.Message) }},
+			{"liveness_code", func(a *privacy.Attempt) any { return &a.LivenessCode }},
+			{"liveness_message", func(a *privacy.Attempt) any { return text(&a.LivenessMessage) }},
+			{"liveness_mode", func(a *privacy.Attempt) any { return &a.LivenessMode }},
+			{"compare_code", func(a *privacy.Attempt) any { return &a.CompareCode }},
+			{"compare_message", func(a *privacy.Attempt) any { return text(&a.CompareMessage) }},
+			{"compare_library", func(a *privacy.Attempt) any { return text(&a.CompareLibrary) }},
+			{"similarity", func(a *privacy.Attempt) any { return text(&a.Similarity) }},
+		},
+		personal(privacy.AttemptName, func(a *privacy.Attempt) *privacy.Stored { return &a.Name }),
+		personal(privacy.AttemptIDCard, func(a *privacy.Attempt) *privacy.Stored { return &a.IDCard }),
+	)}
+
+	warnings = table[privacy.Warning]{"warnings", []column[privacy.Warning]{
+		{"side", func(w *privacy.Warning) any { return text(&w.Side) }},
+		{"code", func(w *privacy.Warning) any { return &w.Code }},
+	}}
+
+	assets = table[assetRow]{"assets", []column[assetRow]{
+		{"field", func(a *assetRow) any { return text(&a.Field) }},
+		{"kind", func(a *assetRow) any { return text(&a.Kind) }},
+		{"content_type", func(a *assetRow) any { return text(&a.ContentType) }},
+		{"size", func(a *assetRow) any { return &a.size }},
+		{"sha256", func(a *assetRow) any { return text(&a.sha256) }},
+		{"crc64", func(a *assetRow) any { return text(&a.crc64) }},
+		{"cos_bucket", func(a *assetRow) any { return text(&a.cos.Bucket) }},
+		{"cos_region", func(a *assetRow) any { return text(&a.cos.Region) }},
+		{"cos_key", func(a *assetRow) any { return text(&a.cos.Key) }},
+		{"stored", func(a *assetRow) any { return list(&a.Stored) }},
+	}}
+)
+
+// personal is a protected value and its blind index.
+func personal[T any](f privacy.Field, at func(*T) *privacy.Stored) []column[T] {
+	return []column[T]{
+		{string(f), func(v *T) any { return text(&at(v).Value) }},
+		{string(f) + "_index", func(v *T) any { return text(&at(v).Index) }},
+	}
+}
+
+func join[T any](groups ...[]T) []T {
+	var all []T
+	for _, g := range groups {
+		all = append(all, g...)
+	}
+	return all
+}
+
+// assetRow is privacy.Asset flat.
+type assetRow struct {
+	privacy.Asset
+	// size is nil for an asset in COS.
+	size          *int64
+	sha256, crc64 string
+	cos           privacy.COSObject
+}
+
+func assetRows(assets []privacy.Asset) []assetRow {
+	rows := make([]assetRow, len(assets))
+	for i, a := range assets {
+		rows[i].Asset = a
+		if a.Inline != nil {
+			rows[i].size, rows[i].sha256, rows[i].crc64 = &a.Inline.Size, a.Inline.SHA256, a.Inline.CRC64
+		}
+		if a.COS != nil {
+			rows[i].cos = *a.COS
+		}
+	}
+	return rows
+}
+
+func assetsOf(rows []assetRow) []privacy.Asset {
+	var assets []privacy.Asset
+	for _, row := range rows {
+		a := row.Asset
+		if row.size != nil {
+			a.Inline = &privacy.Digest{Size: *row.size, SHA256: row.sha256, CRC64: row.crc64}
+		} else {
+			a.COS = &privacy.COSObject{Bucket: row.cos.Bucket, Region: row.cos.Region, Key: row.cos.Key}
+		}
+		assets = append(assets, a)
+	}
+	return assets
+}

@@ -1,0 +1,77 @@
+package sqldb_test
+
+import (
+	"context"
+	"database/sql/driver"
+
+	"github.com/faceid-ingest/faceid-ingest/sinks/sinktest"
+)
+
+// faultyConnector asks for a fault before every statement and every commit, and
+// after a commit, when only the answer is lost.
+func faultyConnector(faults *sinktest.Faults) func(driver.Connector) driver.Connector {
+	return func(c driver.Connector) driver.Connector { return &connector{c, faults} }
+}
+
+type connector struct {
+	driver.Connector
+	faults *sinktest.Faults
+}
+
+func (c *connector) Connect(ctx context.Context) (driver.Conn, error) {
+	inner, err := c.Connector.Connect(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return &conn{inner.(fullConn), c.faults}, nil
+}
+
+// fullConn is what connections of the driver implement.
+type fullConn interface {
+	driver.Conn
+	driver.ConnBeginTx
+	driver.ConnPrepareContext
+	driver.ExecerContext
+	driver.QueryerContext
+	driver.Pinger
+	driver.SessionResetter
+	driver.Validator
+}
+
+type conn struct {
+	fullConn
+	faults *sinktest.Faults
+}
+
+func (c *conn) Unwrap() driver.Conn { return c.fullConn }
+
+func (c *conn) ExecContext(ctx context.Context, query string, args []driver.NamedValue) (driver.Result, error) {
+	if err := c.faults.Step(); err != nil {
+		return nil, err
+	}
+	return c.fullConn.ExecContext(ctx, query, args)
+}
+
+func (c *conn) BeginTx(ctx context.Context, opts driver.TxOptions) (driver.Tx, error) {
+	if err := c.faults.Step(); err != nil {
+		return nil, err
+	}
+	inner, err := c.fullConn.BeginTx(ctx, opts)
+	return &tx{inner, c.faults}, err
+}
+
+type tx struct {
+	driver.Tx
+	faults *sinktest.Faults
+}
+
+func (t *tx) Commit() error {
+	if err := t.faults.Step(); err != nil {
+		_ = t.Rollback()
+		return err
+	}
+	if err := t.Tx.Commit(); err != nil {
+		return err
+	}
+	return t.faults.Step()
+}
