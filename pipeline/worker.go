@@ -13,11 +13,13 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"sync"
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
 	"golang.org/x/sync/errgroup"
+	"golang.org/x/time/rate"
 
 	"github.com/faceid-ingest/faceid-ingest/pipeline/event"
 	"github.com/faceid-ingest/faceid-ingest/pipeline/faceid"
@@ -42,6 +44,10 @@ type Account struct {
 	Query faceid.Query
 	// Client calls the API with the account's credentials.
 	Client Puller
+	// RateLimit is how many calls per second the account may make; 0 is no limit.
+	RateLimit int
+
+	limiter *rate.Limiter
 }
 
 // Config says how a Worker works. DefaultConfig holds what is not set here.
@@ -106,11 +112,20 @@ func New(cfg Config, deps Deps) (*Worker, error) {
 	if err != nil {
 		return nil, err
 	}
+	accounts := slices.Clone(deps.Accounts)
+	for i := range accounts {
+		limit := rate.Inf
+		if accounts[i].RateLimit > 0 {
+			limit = rate.Limit(accounts[i].RateLimit)
+		}
+		// A tenth of a second at once: more would exceed the limit in a second.
+		accounts[i].limiter = rate.NewLimiter(limit, max(1, accounts[i].RateLimit/10))
+	}
 	return &Worker{
 		cfg:       cfg,
 		js:        deps.JetStream,
 		publisher: event.NewPublisher(deps.JetStream),
-		accounts:  deps.Accounts,
+		accounts:  accounts,
 		stages:    stages,
 		spool:     deps.Spool,
 		metrics:   deps.Metrics,
