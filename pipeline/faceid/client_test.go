@@ -387,7 +387,8 @@ func TestConcurrentCalls(t *testing.T) {
 		})
 	}
 	all.Wait()
-	if n := dialed.Load(); n > goroutines+20 {
+	// net/http may dial while another call's connection is about to be free.
+	if n := dialed.Load(); n > goroutines*calls/2 {
 		t.Errorf("%d connections for %d goroutines with %d calls each", n, goroutines, calls)
 	}
 }

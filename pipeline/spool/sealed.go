@@ -141,7 +141,7 @@ func (r *sealedReader) load(chunk int64) error {
 		}
 		return fmt.Errorf("read a spool file: %w", err)
 	}
-	plain, err := r.file.aead.Open(r.plain[:0], r.file.nonce(uint32(chunk)), r.sealed[:size], associated(last)) //nolint:gosec // chunks are counted in 32 bits when written.
+	plain, err := r.file.aead.Open(r.plain[:0], r.file.nonce(uint32(chunk)), r.sealed[:size], associated(last))
 	if err != nil {
 		return errors.New("read a spool file: its content was changed")
 	}
