@@ -1,0 +1,243 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"path/filepath"
+
+	"golang.org/x/term"
+
+	"github.com/faceid-ingest/faceid-ingest/config"
+	"github.com/faceid-ingest/faceid-ingest/pipeline"
+	"github.com/faceid-ingest/faceid-ingest/pipeline/broker"
+	"github.com/faceid-ingest/faceid-ingest/pipeline/event"
+	"github.com/faceid-ingest/faceid-ingest/pipeline/faceid"
+	"github.com/faceid-ingest/faceid-ingest/pipeline/privacy"
+	"github.com/faceid-ingest/faceid-ingest/pipeline/spool"
+	"github.com/faceid-ingest/faceid-ingest/pipeline/telemetry"
+	"github.com/faceid-ingest/faceid-ingest/sinks"
+
+	// The kinds of sink this binary knows.
+	_ "github.com/faceid-ingest/faceid-ingest/sinks/dir"
+	_ "github.com/faceid-ingest/faceid-ingest/sinks/sqldb"
+)
+
+// newLogger returns the process's logger, which writes to w: JSON for machines,
+// text for people.
+func newLogger(cfg config.Log, w io.Writer) *slog.Logger {
+	options := &slog.HandlerOptions{Level: cfg.SlogLevel()}
+	file, isFile := w.(*os.File)
+	text := cfg.Format == "text" || cfg.Format == "auto" && isFile && term.IsTerminal(int(file.Fd()))
+	if text {
+		return slog.New(slog.NewTextHandler(w, options))
+	}
+	return slog.New(slog.NewJSONHandler(w, options))
+}
+
+// connect opens JetStream as the configuration says, for a command that runs
+// beside the daemon or without one.
+func (a *app) connect(ctx context.Context) (*broker.Conn, error) {
+	cfg, err := a.loadConfig()
+	if err != nil {
+		return nil, err
+	}
+	return openBroker(ctx, cfg, slog.New(slog.DiscardHandler))
+}
+
+func openBroker(ctx context.Context, cfg *config.Config, log *slog.Logger) (*broker.Conn, error) {
+	return broker.Connect(ctx, broker.Config{
+		URL:       cfg.NATS.URL,
+		Dir:       filepath.Join(cfg.DataDir, "nats"),
+		CredsFile: cfg.NATS.CredsFile,
+		CAFile:    cfg.NATS.TLS.CA,
+		CertFile:  cfg.NATS.TLS.Cert,
+		KeyFile:   cfg.NATS.TLS.Key,
+		Name:      "faceid-ingest",
+		Log:       log,
+	})
+}
+
+func (a *app) ensureStreams(ctx context.Context, conn *broker.Conn) error {
+	cfg, err := a.loadConfig()
+	if err != nil {
+		return err
+	}
+	return event.EnsureStreams(ctx, conn.JS, cfg.NATS.Replicas)
+}
+
+// closeQuietly ends a connection whose work is done and confirmed.
+func closeQuietly(conn *broker.Conn) { _ = conn.Close() }
+
+// openSinks opens every configured sink. On an error those already open are
+// closed again.
+func openSinks(ctx context.Context, cfg *config.Config, log *slog.Logger) (_ []sinks.Sink, err error) {
+	policy, err := openPolicy(cfg)
+	if err != nil {
+		return nil, err
+	}
+	var open []sinks.Sink
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, closeSinks(ctx, open))
+		}
+	}()
+	for _, s := range cfg.Sinks {
+		sink, err := s.Config.Open(ctx, sinks.Env{Name: s.Name, Policy: policy, Log: log.With("sink", s.Name)})
+		if err != nil {
+			return nil, fmt.Errorf("open sink %s: %w", s.Name, err)
+		}
+		open = append(open, sink)
+	}
+	return open, nil
+}
+
+func closeSinks(ctx context.Context, open []sinks.Sink) error {
+	var errs []error
+	for _, s := range open {
+		if err := s.Close(ctx); err != nil {
+			errs = append(errs, fmt.Errorf("close sink %s: %w", s.Name(), err))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// openPolicy reads the keyring; where none is configured, one is made in the
+// data folder on first start.
+func openPolicy(cfg *config.Config) (*privacy.Policy, error) {
+	var keys *privacy.Keyring
+	var err error
+	if cfg.Privacy.KeyringFile == "" {
+		keys, err = privacy.OpenOrCreateKeyring(filepath.Join(cfg.DataDir, "keyring.json"))
+	} else {
+		keys, err = privacy.OpenKeyring(cfg.Privacy.KeyringFile)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("open the keyring (privacy.keyring_file): %w", err)
+	}
+	return privacy.NewPolicy(cfg.Privacy, keys)
+}
+
+func openSpool(cfg *config.Config) (*spool.Spool, error) {
+	dir := cfg.Spool.Dir
+	if dir == "" {
+		dir = filepath.Join(cfg.DataDir, "spool")
+	}
+	return spool.Open(spool.Config{Dir: dir, MemoryLimit: int64(cfg.Spool.Memory), Quota: int64(cfg.Spool.Quota)})
+}
+
+// newAccounts makes a client for every account. The returned function closes
+// them.
+func newAccounts(cfg *config.Config) ([]pipeline.Account, func(), error) {
+	var accounts []pipeline.Account
+	var clients []*faceid.Client
+	closeAll := func() {
+		for _, c := range clients {
+			c.Close()
+		}
+	}
+	for _, account := range cfg.Accounts {
+		client, err := newClient(cfg, account)
+		if err != nil {
+			closeAll()
+			return nil, nil, fmt.Errorf("account %s: %w", account.Name, err)
+		}
+		clients = append(clients, client)
+		accounts = append(accounts, pipeline.Account{
+			Name: account.Name,
+			Query: faceid.Query{
+				RuleID:     account.RuleID,
+				InfoType:   account.Request.InfoType,
+				BestFrames: account.Request.BestFrames,
+				CropIDCard: account.Request.CropIDCard,
+				Avatar:     account.Request.Avatar,
+				AllVideos:  account.Request.AllVideos,
+			},
+			Client:    client,
+			RateLimit: account.RateLimit,
+		})
+	}
+	return accounts, closeAll, nil
+}
+
+func newClient(cfg *config.Config, account config.Account) (*faceid.Client, error) {
+	return faceid.New(faceid.Config{
+		Account:  account.Name,
+		Endpoint: account.Endpoint,
+		Region:   account.Region,
+		Credentials: func(context.Context) (faceid.Credential, error) {
+			id, key, token, err := account.Credential()
+			return faceid.Credential{SecretID: id, SecretKey: key, Token: token}, err
+		},
+		Timeout:     cfg.Worker.Timeout.Duration(),
+		MaxResponse: int64(cfg.Worker.MaxResponse),
+		Storage:     faceid.Storage{Bucket: account.Storage.Bucket, Region: account.Storage.Region},
+	})
+}
+
+// daemon is everything that runs together.
+type daemon struct {
+	cfg     *config.Config
+	log     *slog.Logger
+	conn    *broker.Conn
+	worker  *pipeline.Worker
+	metrics *telemetry.Metrics
+	sinks   []sinks.Sink
+	closers []func() error
+}
+
+// newDaemon opens everything the configuration names and starts nothing. The
+// caller closes it.
+func newDaemon(ctx context.Context, cfg *config.Config, log *slog.Logger) (_ *daemon, err error) {
+	d := &daemon{cfg: cfg, log: log, metrics: telemetry.New()}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, d.close())
+		}
+	}()
+	if d.conn, err = openBroker(ctx, cfg, log); err != nil {
+		return nil, err
+	}
+	d.closers = append(d.closers, d.conn.Close)
+	if err := event.EnsureStreams(ctx, d.conn.JS, cfg.NATS.Replicas); err != nil {
+		return nil, err
+	}
+	media, err := openSpool(cfg)
+	if err != nil {
+		return nil, err
+	}
+	d.closers = append(d.closers, media.Close)
+	d.metrics.Spool(func() (int64, int64) {
+		usage := media.Usage()
+		return usage.Bytes, usage.Quota
+	})
+	if d.sinks, err = openSinks(ctx, cfg, log); err != nil {
+		return nil, err
+	}
+	d.closers = append(d.closers, func() error { return closeSinks(context.WithoutCancel(ctx), d.sinks) })
+	accounts, closeAccounts, err := newAccounts(cfg)
+	if err != nil {
+		return nil, err
+	}
+	d.closers = append(d.closers, func() error { closeAccounts(); return nil })
+	workerConfig := pipeline.DefaultConfig()
+	workerConfig.Slots = cfg.Worker.Slots
+	workerConfig.AckWait = cfg.Worker.AckWait.Duration()
+	workerConfig.ShutdownGrace = cfg.Worker.ShutdownGrace.Duration()
+	d.worker, err = pipeline.New(workerConfig, pipeline.Deps{
+		JetStream: d.conn.JS, Accounts: accounts, Sinks: d.sinks, Spool: media, Metrics: d.metrics, Log: log,
+	})
+	return d, err
+}
+
+// close releases everything, the last opened first.
+func (d *daemon) close() error {
+	var errs []error
+	for i := len(d.closers) - 1; i >= 0; i-- {
+		errs = append(errs, d.closers[i]())
+	}
+	return errors.Join(errs...)
+}

@@ -1,0 +1,119 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+
+	"github.com/faceid-ingest/faceid-ingest/config"
+	"github.com/faceid-ingest/faceid-ingest/sinks"
+)
+
+type configCmd struct {
+	Check   configCheckCmd   `cmd:"" help:"Check the configuration, and that its files, folders and servers can be used."`
+	Example configExampleCmd `cmd:"" help:"Print a commented example configuration."`
+}
+
+type configExampleCmd struct{}
+
+func (*configExampleCmd) Run(a *app) error {
+	_, err := a.stdout.Write(config.Example())
+	return err
+}
+
+type configCheckCmd struct {
+	Static bool `help:"Only look at the file itself, not at what it names."`
+}
+
+func (c *configCheckCmd) Run(ctx context.Context, a *app) error {
+	cfg, err := a.loadConfig()
+	if err != nil {
+		return err
+	}
+	what := a.configFile
+	if what == "" {
+		what = "embedded default"
+	}
+	if c.Static {
+		_, err := fmt.Fprintf(a.stdout, "%s: no problem found (only the file itself was looked at)\n", what)
+		return err
+	}
+	problems := 0
+	for _, p := range probes(cfg) {
+		word := "ok"
+		if err := p.run(ctx); err != nil {
+			problems++
+			word = err.Error()
+		}
+		if _, err := fmt.Fprintf(a.stdout, "%-24s %s\n", p.name, word); err != nil {
+			return err
+		}
+	}
+	if problems > 0 {
+		return errors.New(plural(problems, "problem", "problems") + " found")
+	}
+	return nil
+}
+
+// probe tries one thing that the configuration names.
+type probe struct {
+	name string
+	run  func(ctx context.Context) error
+}
+
+// probes are in the order in which the daemon opens things.
+func probes(cfg *config.Config) []probe {
+	list := []probe{
+		{"nats", func(ctx context.Context) error { return probeNATS(ctx, cfg) }},
+		{"spool", func(context.Context) error { return probeSpool(cfg) }},
+		{"keyring", func(context.Context) error { _, err := openPolicy(cfg); return err }},
+	}
+	for _, s := range cfg.Sinks {
+		list = append(list, probe{"sink " + s.Name, func(ctx context.Context) error { return probeSink(ctx, cfg, s) }})
+	}
+	for _, account := range cfg.Accounts {
+		list = append(list, probe{"account " + account.Name, func(context.Context) error {
+			client, err := newClient(cfg, account)
+			if err != nil {
+				return err
+			}
+			client.Close()
+			_, _, _, err = account.Credential()
+			return err
+		}})
+	}
+	return list
+}
+
+func probeNATS(ctx context.Context, cfg *config.Config) error {
+	conn, err := openBroker(ctx, cfg, slog.New(slog.DiscardHandler))
+	if err != nil {
+		return err
+	}
+	defer closeQuietly(conn)
+	if _, err := conn.JS.AccountInfo(ctx); err != nil {
+		return fmt.Errorf("JetStream cannot be used: %w", err)
+	}
+	return nil
+}
+
+func probeSpool(cfg *config.Config) error {
+	s, err := openSpool(cfg)
+	if err != nil {
+		return err
+	}
+	return s.Close()
+}
+
+func probeSink(ctx context.Context, cfg *config.Config, s config.Sink) error {
+	policy, err := openPolicy(cfg)
+	if err != nil {
+		return err
+	}
+	sink, err := s.Config.Open(ctx, sinks.Env{Name: s.Name, Policy: policy, Log: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		return err
+	}
+	return errors.Join(sink.Check(ctx), sink.Close(ctx))
+}

@@ -1,0 +1,114 @@
+// Command faceid-ingest stores the results of Tencent Cloud FaceID checks
+// before Tencent deletes them. See README.md.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/alecthomas/kong"
+
+	"github.com/faceid-ingest/faceid-ingest/config"
+)
+
+// Exit codes, the same for every command.
+const (
+	exitDone    = 0
+	exitFailed  = 1
+	exitUsage   = 2
+	exitPartial = 3
+)
+
+// errPartial says that a command did some of its work; it has already said what
+// is missing.
+var errPartial = errors.New("partly done")
+
+// cli is the command line.
+type cli struct {
+	Config string `short:"c" type:"path" placeholder:"FILE" env:"FACEID_INGEST_CONFIG" help:"Configuration file. Without one the embedded default is used: NATS in this process, results under ./data."`
+
+	Run     runCmd     `cmd:"" help:"Run the daemon: ingest results as their checks are completed."`
+	Demo    demoCmd    `cmd:"" help:"Show the whole way of a result on this machine, with nothing configured."`
+	Publish publishCmd `cmd:"" help:"Publish completion events for tokens."`
+	Status  statusCmd  `cmd:"" help:"Show what is waiting, in work and given up."`
+	Dead    deadCmd    `cmd:"" help:"Look at dead letters: events that were given up."`
+	Conf    configCmd  `cmd:"" name:"config" help:"Check a configuration, or print an example of one."`
+	Version versionCmd `cmd:"" help:"Print the version."`
+}
+
+// app is what commands share: where to print, and the configuration file.
+type app struct {
+	stdout, stderr io.Writer
+	stdin          io.Reader
+	configFile     string
+}
+
+// loadConfig reads the configuration, or takes the embedded default.
+func (a *app) loadConfig() (*config.Config, error) {
+	if a.configFile == "" {
+		return config.Default(), nil
+	}
+	return config.Load(a.configFile)
+}
+
+func main() {
+	// The first signal asks the command to finish; a second one ends it at once.
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	context.AfterFunc(ctx, stop)
+	code := run(ctx, os.Args[1:], os.Stdin, os.Stdout, os.Stderr)
+	stop()
+	os.Exit(code)
+}
+
+// run parses and runs one command line and returns its exit code.
+func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.Writer) int {
+	var c cli
+	code := exitDone
+	exited := false
+	parser, err := kong.New(&c,
+		kong.Name("faceid-ingest"),
+		kong.Description("Stores Tencent Cloud FaceID (人脸核身) results before they are deleted, three days after the check."),
+		kong.UsageOnError(),
+		kong.ConfigureHelp(kong.HelpOptions{Compact: true}),
+		kong.Writers(stdout, stderr),
+		kong.Exit(func(n int) { code, exited = n, true }),
+	)
+	if err != nil {
+		_, _ = fmt.Fprintln(stderr, "faceid-ingest:", err)
+		return exitFailed
+	}
+	command, err := parser.Parse(args)
+	if exited {
+		return code
+	}
+	if err != nil {
+		_, _ = fmt.Fprintln(stderr, "faceid-ingest:", err)
+		_, _ = fmt.Fprintln(stderr, "Run \"faceid-ingest --help\" for the commands and flags.")
+		return exitUsage
+	}
+	a := &app{stdout: stdout, stderr: stderr, stdin: stdin, configFile: c.Config}
+	command.BindTo(ctx, (*context.Context)(nil))
+	return exitCode(command.Run(a), stderr)
+}
+
+// exitCode prints err, unless it has been told already, and returns its code.
+func exitCode(err error, stderr io.Writer) int {
+	var invalid *config.Error
+	switch {
+	case err == nil:
+		return exitDone
+	case errors.Is(err, errPartial):
+		return exitPartial
+	case errors.As(err, &invalid):
+		_, _ = fmt.Fprintln(stderr, err)
+		return exitUsage
+	default:
+		_, _ = fmt.Fprintln(stderr, "faceid-ingest:", err)
+		return exitFailed
+	}
+}

@@ -1,0 +1,70 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/faceid-ingest/faceid-ingest/pipeline/telemetry"
+)
+
+// closeWait bounds the release of what the daemon holds.
+const closeWait = 10 * time.Second
+
+type runCmd struct{}
+
+func (c *runCmd) Run(ctx context.Context, a *app) error {
+	cfg, err := a.loadConfig()
+	if err != nil {
+		return err
+	}
+	if len(cfg.Accounts) == 0 {
+		return errors.New("no account is configured, so there is nothing to ingest: \"faceid-ingest config example\" shows how to add one, \"faceid-ingest demo\" needs none")
+	}
+	log := newLogger(cfg.Log, a.stderr)
+	d, err := newDaemon(ctx, cfg, log)
+	if err != nil {
+		return err
+	}
+	return errors.Join(d.run(ctx), d.close())
+}
+
+// run serves until ctx is done.
+func (d *daemon) run(ctx context.Context) error {
+	group, ctx := errgroup.WithContext(ctx)
+	if d.cfg.HTTP.Admin != "" {
+		admin, err := telemetry.Listen(ctx, d.cfg.HTTP.Admin, d.metrics, d.checks())
+		if err != nil {
+			return err
+		}
+		d.log.Info("admin endpoint", "address", "http://"+admin.Address())
+		group.Go(func() error { return admin.Serve(ctx) })
+	}
+	b := thisBuild()
+	d.log.Info("faceid-ingest is running", "version", b.Version, "commit", b.Commit, "nats", d.cfg.NATS.URL,
+		"accounts", len(d.cfg.Accounts), "sinks", len(d.sinks), "slots", d.cfg.Worker.Slots)
+	group.Go(func() error { return d.worker.Run(ctx) })
+	err := group.Wait()
+	d.log.Info("faceid-ingest has stopped")
+	return err
+}
+
+// checks are the parts of /readyz.
+func (d *daemon) checks() map[string]telemetry.Check {
+	checks := map[string]telemetry.Check{
+		"nats": func(context.Context) error {
+			if status := d.conn.NATS.Status(); status != nats.CONNECTED {
+				return fmt.Errorf("connection is %s", status)
+			}
+			return nil
+		},
+	}
+	for _, s := range d.sinks {
+		checks["sink "+s.Name()] = s.Check
+	}
+	return checks
+}
