@@ -4,16 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"time"
 
 	"github.com/nats-io/nats.go"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/faceid-ingest/faceid-ingest/pipeline/telemetry"
 )
-
-// closeWait bounds the release of what the daemon holds.
-const closeWait = 10 * time.Second
 
 type runCmd struct{}
 

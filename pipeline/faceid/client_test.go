@@ -33,7 +33,7 @@ type rig struct {
 
 func newRig(t testing.TB, change func(*faceid.Config)) *rig {
 	t.Helper()
-	api, err := faceidtest.Start(faceidtest.Options{})
+	api, err := faceidtest.Start(t.Context(), faceidtest.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -302,7 +302,7 @@ func TestAccountTrouble(t *testing.T) {
 
 // A clock that is off is told as such.
 func TestClock(t *testing.T) {
-	api, err := faceidtest.Start(faceidtest.Options{Clock: func() time.Time { return time.Now().Add(6 * time.Minute) }})
+	api, err := faceidtest.Start(t.Context(), faceidtest.Options{Clock: func() time.Time { return time.Now().Add(6 * time.Minute) }})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -94,7 +94,7 @@ func Inline(field string, kind result.Kind, contentType string, b []byte) result
 // found in what a sink stores, logs or says under the default privacy policy.
 func Secrets(seed int) []string {
 	s := secretsOf(seed)
-	var all []string
+	all := make([]string, 0, len(secretFields))
 	for _, field := range secretFields {
 		all = append(all, s.value(field))
 	}

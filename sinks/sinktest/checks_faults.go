@@ -91,9 +91,8 @@ func crashAt(t testing.TB, g *rig, n int, r, old *result.Result, want string) bo
 
 	left := g.stored(t, r)
 	left.Messages = nil
-	claims := h.isArchiver() && left.Manifest != nil || h.isRecorder() && left.Record != nil
-	if claims && !g.isWhole(h, r, left) && (old == nil || !g.isWhole(h, old, left)) {
-		t.Fatalf("after a crash at step %d, the destination claims to be complete, but is not: %v", n, g.stages(h, r, left))
+	if err := g.honest(h, left, r, old); err != nil {
+		t.Fatalf("after a crash at step %d, the destination claims to be complete, but is not: %v", n, err)
 	}
 	h = g.open(t, nil)
 	if old == nil {
@@ -110,18 +109,24 @@ func noFaultPoints(t testing.TB) bool {
 	return false
 }
 
-// isWhole tells whether whatever s claims to hold of r is all there.
-func (g *rig) isWhole(h *handle, r *result.Result, s Stored) bool { return g.stages(h, r, s) == nil }
-
-// stages checks each kind of storage on its own: a crash may come between them.
-func (g *rig) stages(h *handle, r *result.Result, s Stored) error {
-	if h.isArchiver() && s.Manifest != nil {
-		if err := fulfilled(r, s.Manifest, s); err != nil {
-			return err
+// honest tells whether what s claims to hold is all there: of r, or of what the
+// destination held before, which may be nil. A crash may come between archive and
+// record, so each is judged alone.
+func (g *rig) honest(h *handle, s Stored, r, old *result.Result) error {
+	archived, recorded := fulfilled(r, s.Manifest, s), g.recorded(r, s)
+	if old != nil {
+		if archived != nil && fulfilled(old, s.Manifest, s) == nil {
+			archived = nil
+		}
+		if recorded != nil && g.recorded(old, s) == nil {
+			recorded = nil
 		}
 	}
+	if h.isArchiver() && s.Manifest != nil && archived != nil {
+		return archived
+	}
 	if h.isRecorder() && s.Record != nil {
-		return g.recorded(r, s)
+		return recorded
 	}
 	return nil
 }

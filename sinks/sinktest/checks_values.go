@@ -168,7 +168,8 @@ func hostileValues(t testing.TB, f Factory) {
 func everywhere(s string) *result.Result {
 	r := Result(0)
 	v := result.NewSensitive(s)
-	r.Account, r.Token, r.RuleID, r.RequestID = s, s, s, s
+	// The token differs from the fields, so that it can be told where it is.
+	r.Account, r.Token, r.RuleID, r.RequestID = s, s+" is a token", s, s
 	r.Verdict = result.Verdict{
 		Message: s, LivenessMessage: s, CompareMessage: s, Similarity: s, CompareLibrary: s,
 		LivenessTags: []string{s, s}, Intention: result.IntentionMode(s), IntentionMessage: s,

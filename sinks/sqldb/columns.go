@@ -141,7 +141,7 @@ func assetRows(assets []privacy.Asset) []assetRow {
 }
 
 func assetsOf(rows []assetRow) []privacy.Asset {
-	var assets []privacy.Asset
+	assets := make([]privacy.Asset, 0, len(rows))
 	for _, row := range rows {
 		a := row.Asset
 		if row.size != nil {

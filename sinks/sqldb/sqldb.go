@@ -48,9 +48,9 @@ var _ sinks.Recorder = (*Sink)(nil)
 func (s *Sink) Name() string { return s.name }
 
 // Close implements sinks.Sink.
-func (s *Sink) Close(context.Context) error {
+func (s *Sink) Close(ctx context.Context) error {
 	if err := s.db.Close(); err != nil {
-		return s.dialect.explain(context.Background(), "close the database", err)
+		return s.dialect.explain(ctx, "close the database", err)
 	}
 	return nil
 }

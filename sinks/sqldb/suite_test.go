@@ -72,23 +72,30 @@ func (d database) rows(t testing.TB, hash string) string {
 		}
 		rows, err := db.QueryContext(t.Context(), "SELECT * FROM "+table+" WHERE token_hash = ?"+order, hash)
 		must(t, err)
-		names, err := rows.Columns()
-		must(t, err)
-		for rows.Next() {
-			values := make([]any, len(names))
-			for i := range values {
-				values[i] = new(any)
-			}
-			must(t, rows.Scan(values...))
-			fmt.Fprint(&b, table)
-			for i, v := range values {
-				fmt.Fprintf(&b, " %s=%q", names[i], fmt.Sprint(*v.(*any)))
-			}
-			fmt.Fprintln(&b)
-		}
-		must(t, errors.Join(rows.Err(), rows.Close()))
+		printRows(t, &b, table, rows)
 	}
 	return b.String()
+}
+
+// printRows writes each row on a line of its own and closes rows.
+func printRows(t testing.TB, b *strings.Builder, table string, rows *sql.Rows) {
+	t.Helper()
+	defer rows.Close()
+	names, err := rows.Columns()
+	must(t, err)
+	for rows.Next() {
+		values := make([]any, len(names))
+		for i := range values {
+			values[i] = new(any)
+		}
+		must(t, rows.Scan(values...))
+		fmt.Fprint(b, table)
+		for i, v := range values {
+			fmt.Fprintf(b, " %s=%q", names[i], fmt.Sprint(*v.(*any)))
+		}
+		fmt.Fprintln(b)
+	}
+	must(t, rows.Err())
 }
 
 // dump is the bytes of the file and those beside it.

@@ -25,11 +25,13 @@ const (
 
 // parameters are those of both actions (FACTS §1.1, §2.1).
 type parameters struct {
-	BizToken, EidToken                                     string
-	RuleID                                                 string `json:"RuleId"`
-	InfoType                                               string
-	BestFramesCount                                        int
-	IsCutIdCardImage, IsNeedIdCardAvatar, IsReturnAllVideo bool
+	BizToken, EidToken string
+	RuleID             string `json:"RuleId"`
+	InfoType           string
+	BestFramesCount    int
+	IsReturnAllVideo   bool
+	CropIDCard         bool `json:"IsCutIdCardImage"`
+	Avatar             bool `json:"IsNeedIdCardAvatar"`
 }
 
 func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
@@ -248,7 +250,7 @@ func (o *object) text() {
 
 // attempts are the failed tries of the liveness step and the last one.
 func (o *object) attempts(person Person) []map[string]any {
-	var out []map[string]any
+	out := make([]map[string]any, 0, o.check.FailedAttempts+1)
 	for i := range o.check.FailedAttempts + 1 {
 		last := i == o.check.FailedAttempts
 		code := int64(1003)
@@ -304,8 +306,8 @@ func (o *object) media(group, field string) {
 // find returns the medium of a field, if it is there and was asked for.
 func (o *object) find(path string) (Medium, bool) {
 	switch {
-	case strings.HasPrefix(path, "IdCardData.Processed") && !o.p.IsCutIdCardImage,
-		path == "IdCardData.Avatar" && !o.p.IsNeedIdCardAvatar:
+	case strings.HasPrefix(path, "IdCardData.Processed") && !o.p.CropIDCard,
+		path == "IdCardData.Avatar" && !o.p.Avatar:
 		return Medium{}, false
 	}
 	for _, m := range o.check.Media {

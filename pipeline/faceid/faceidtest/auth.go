@@ -41,20 +41,20 @@ func (s *Server) verify(r *http.Request, body []byte) string {
 	if err != nil || when.Format(time.DateOnly) != date || s.clock().Sub(when).Abs() > clockWindow {
 		return "AuthFailure.SignatureExpire"
 	}
-	headers := ""
+	var headers strings.Builder
 	has := map[string]bool{}
 	for _, name := range signed {
 		value := r.Header.Get(name)
 		if name == "host" {
 			value = r.Host
 		}
-		headers += name + ":" + strings.ToLower(strings.TrimSpace(value)) + "\n"
+		headers.WriteString(name + ":" + strings.ToLower(strings.TrimSpace(value)) + "\n")
 		has[name] = true
 	}
 	if !has["host"] || !has["content-type"] {
 		return "AuthFailure.InvalidAuthorization"
 	}
-	request := strings.Join([]string{r.Method, "/", r.URL.RawQuery, headers, parts[3], hash(body)}, "\n")
+	request := strings.Join([]string{r.Method, "/", r.URL.RawQuery, headers.String(), parts[3], hash(body)}, "\n")
 	scope := date + "/faceid/tc3_request"
 	toSign := strings.Join([]string{"TC3-HMAC-SHA256", stamp, scope, hash([]byte(request))}, "\n")
 	signing := mac(mac(mac([]byte("TC3"+c.secretKey), date), "faceid"), "tc3_request")

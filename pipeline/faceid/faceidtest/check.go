@@ -105,7 +105,7 @@ func (r *stringReader) Read(p []byte) (int, error) {
 // through all that there is as number counts up. Media are some KiB, videos up
 // to videoSize bytes. The person is invented.
 func NewCheck(number int, videoSize int64) Check {
-	random := rand.New(rand.NewPCG(uint64(number), 0xface1d)) //nolint:gosec // test data must repeat.
+	random := rand.New(rand.NewPCG(uint64(number), 0xface1d))
 	c := Check{
 		Product: result.Enhanced, RuleID: "1",
 		Token: fmt.Sprintf("DEMO-%08X-%06d", random.Uint32(), number),

@@ -49,10 +49,10 @@ type key struct {
 	token   string
 }
 
-// Start starts a server.
-func Start(o Options) (*Server, error) {
+// Start starts a server; ctx bounds only the start.
+func Start(ctx context.Context, o Options) (*Server, error) {
 	var config net.ListenConfig
-	listener, err := config.Listen(context.Background(), "tcp", "127.0.0.1:0")
+	listener, err := config.Listen(ctx, "tcp", "127.0.0.1:0")
 	if err != nil {
 		return nil, fmt.Errorf("start the FaceID stand-in: %w", err)
 	}
