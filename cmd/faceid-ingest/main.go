@@ -38,6 +38,7 @@ type cli struct {
 	Status  statusCmd  `cmd:"" help:"Show what is waiting, in work and given up."`
 	Dead    deadCmd    `cmd:"" help:"Look at dead letters: events that were given up."`
 	Conf    configCmd  `cmd:"" name:"config" help:"Check a configuration, or print an example of one."`
+	Codes   codesCmd   `cmd:"" help:"Explain result codes and the API's error codes."`
 	Version versionCmd `cmd:"" help:"Print the version."`
 }
 
