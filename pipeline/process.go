@@ -163,9 +163,6 @@ func (w *Worker) pullOnce(ctx context.Context, t *task) (r *result.Result, batch
 			_ = batch.Close()
 		}
 	}()
-	if err := t.account.limiter.Wait(ctx); err != nil {
-		return nil, nil, err
-	}
 	r, err = t.account.Client.Get(ctx, t.query(), batch)
 	w.metrics.Call(t.account.Name, string(t.product), callClass(err))
 	return r, batch, err

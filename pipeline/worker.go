@@ -19,7 +19,6 @@ import (
 
 	"github.com/nats-io/nats.go/jetstream"
 	"golang.org/x/sync/errgroup"
-	"golang.org/x/time/rate"
 
 	"github.com/faceid-ingest/faceid-ingest/pipeline/event"
 	"github.com/faceid-ingest/faceid-ingest/pipeline/faceid"
@@ -42,12 +41,8 @@ type Account struct {
 	// Query is what every call of this account asks for; product, token and rule
 	// come from the event, and RuleID here is the default.
 	Query faceid.Query
-	// Client calls the API with the account's credentials.
+	// Client calls the API with the account's credentials, within its rate.
 	Client Puller
-	// RateLimit is how many calls per second the account may make; 0 is no limit.
-	RateLimit int
-
-	limiter *rate.Limiter
 }
 
 // Config says how a Worker works. DefaultConfig holds what is not set here.
@@ -112,20 +107,11 @@ func New(cfg Config, deps Deps) (*Worker, error) {
 	if err != nil {
 		return nil, err
 	}
-	accounts := slices.Clone(deps.Accounts)
-	for i := range accounts {
-		limit := rate.Inf
-		if accounts[i].RateLimit > 0 {
-			limit = rate.Limit(accounts[i].RateLimit)
-		}
-		// A tenth of a second at once: more would exceed the limit in a second.
-		accounts[i].limiter = rate.NewLimiter(limit, max(1, accounts[i].RateLimit/10))
-	}
 	return &Worker{
 		cfg:       cfg,
 		js:        deps.JetStream,
 		publisher: event.NewPublisher(deps.JetStream),
-		accounts:  accounts,
+		accounts:  slices.Clone(deps.Accounts),
 		stages:    stages,
 		spool:     deps.Spool,
 		metrics:   deps.Metrics,

@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 
 	"golang.org/x/term"
+	"golang.org/x/time/rate"
 
 	"github.com/faceid-ingest/faceid-ingest/config"
 	"github.com/faceid-ingest/faceid-ingest/pipeline"
@@ -156,8 +157,7 @@ func newAccounts(cfg *config.Config) ([]pipeline.Account, func(), error) {
 				Avatar:     account.Request.Avatar,
 				AllVideos:  account.Request.AllVideos,
 			},
-			Client:    client,
-			RateLimit: account.RateLimit,
+			Client: client,
 		})
 	}
 	return accounts, closeAll, nil
@@ -174,7 +174,9 @@ func newClient(cfg *config.Config, account config.Account) (*faceid.Client, erro
 		},
 		Timeout:     cfg.Worker.Timeout.Duration(),
 		MaxResponse: int64(cfg.Worker.MaxResponse),
-		Storage:     faceid.Storage{Bucket: account.Storage.Bucket, Region: account.Storage.Region},
+		// A tenth of a second at once: more would exceed the limit in a second.
+		Limit:   rate.NewLimiter(rate.Limit(account.RateLimit), max(1, account.RateLimit/10)),
+		Storage: faceid.Storage{Bucket: account.Storage.Bucket, Region: account.Storage.Region},
 	})
 }
 

@@ -17,10 +17,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/tencentcloud/tencentcloud-sdk-go/tencentcloud/common"
-	tchttp "github.com/tencentcloud/tencentcloud-sdk-go/tencentcloud/common/http"
-	"github.com/tencentcloud/tencentcloud-sdk-go/tencentcloud/common/profile"
-
 	"github.com/faceid-ingest/faceid-ingest/pipeline/faceid/extract"
 	"github.com/faceid-ingest/faceid-ingest/pipeline/result"
 	"github.com/faceid-ingest/faceid-ingest/pipeline/spool"
@@ -43,6 +39,12 @@ type Storage struct {
 	Bucket, Region string
 }
 
+// Limiter holds calls back so that the account stays within its rate;
+// *rate.Limiter is one.
+type Limiter interface {
+	Wait(ctx context.Context) error
+}
+
 // Config says how to call the API for one account.
 type Config struct {
 	// Account is the configured name of the account; results carry it.
@@ -58,6 +60,8 @@ type Config struct {
 	// MaxResponse bounds an answer, in bytes after decompression.
 	MaxResponse int64
 	Storage     Storage
+	// Limit is waited for before every request; nil means that there is none.
+	Limit Limiter
 	// Transport sends the requests; nil means one made by NewTransport.
 	Transport http.RoundTripper
 	// Now is the clock; nil means time.Now.
@@ -147,6 +151,39 @@ type Query struct {
 	CropIDCard, Avatar, AllVideos bool
 }
 
+// The parts that InfoType names (FACTS §1.1); eid has no video.
+const (
+	partCard   = "2"
+	partFrames = "3"
+	partVideo  = "4"
+)
+
+// parts returns the query for each of the parts it asks for, or only itself if
+// there is but one.
+func (q Query) parts() []Query {
+	wanted := q.InfoType
+	if wanted == "" || strings.Contains(wanted, "0") {
+		wanted = "123456"
+	}
+	var list []Query
+	for _, part := range strings.Split(wanted, "") {
+		if part == partVideo && q.Product == result.EID {
+			continue
+		}
+		one := q
+		one.InfoType = part
+		// Options of other parts may be refused.
+		one.CropIDCard = q.CropIDCard && part == partCard
+		one.Avatar = q.Avatar && part == partCard
+		one.AllVideos = q.AllVideos && part == partVideo
+		if part != partFrames {
+			one.BestFrames = 0
+		}
+		list = append(list, one)
+	}
+	return list
+}
+
 // action returns the API action and its parameters.
 func (q Query) action() (string, map[string]any) {
 	params := map[string]any{}
@@ -173,7 +210,10 @@ func (q Query) action() (string, map[string]any) {
 // Get pulls one result. Its inline media go into batch and live as long as that
 // does. The error is an *Error.
 func (c *Client) Get(ctx context.Context, q Query, batch *spool.Batch) (*result.Result, error) {
-	answer, err := c.call(ctx, q, batch)
+	answer, err := c.fetch(ctx, q, batch)
+	if ClassOf(err) == TooLarge && err != nil {
+		answer, err = c.fetchParts(ctx, q, batch, err)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -187,74 +227,4 @@ func (c *Client) Get(ctx context.Context, q Query, batch *spool.Batch) (*result.
 	}
 	r.FetchedAt = c.cfg.Now().UTC()
 	return r, nil
-}
-
-// ignored is what the SDK may make of an answer that is already in our hands.
-type ignored struct{ *tchttp.BaseResponse }
-
-// call sends one request and returns its answer. It is the only place that sees
-// the SDK: its errors hold whole bodies (FACTS §5.4), so they end here.
-func (c *Client) call(ctx context.Context, q Query, batch *spool.Batch) (*extract.Document, error) {
-	credential, err := c.cfg.Credentials(ctx)
-	if err != nil {
-		return nil, &Error{Class: AccountTrouble, Err: fmt.Errorf("read the credentials: %w", err)}
-	}
-	bounded, cancel := context.WithTimeout(ctx, c.cfg.Timeout)
-	defer cancel()
-	name, params := q.action()
-	request := tchttp.NewCommonRequest("faceid", apiVersion, name)
-	if err := request.SetActionParameters(params); err != nil {
-		return nil, failure(Permanent, "the request cannot be built")
-	}
-	call := &extract.Call{Batch: batch}
-	request.SetContext(extract.NewContext(bounded, call))
-	sdkErr := c.sdk(credential).Send(request, &ignored{&tchttp.BaseResponse{}})
-	switch {
-	case ctx.Err() != nil:
-		return nil, &Error{Class: Canceled, Err: context.Cause(ctx)}
-	case call.Err != nil:
-		return nil, c.transportError(call.Err)
-	case call.Document == nil:
-		if sdkErr != nil && bounded.Err() != nil {
-			return nil, c.transportError(bounded.Err())
-		}
-		return nil, failure(Transient, "the request could not be sent")
-	}
-	return call.Document, nil
-}
-
-// sdk returns a client of the SDK for one call.
-func (c *Client) sdk(credential Credential) *common.Client {
-	p := profile.NewClientProfile()
-	p.SignMethod = "TC3-HMAC-SHA256"
-	p.DisableRegionBreaker = true
-	p.HttpProfile.ReqMethod = http.MethodPost
-	p.HttpProfile.Scheme = c.scheme
-	p.HttpProfile.Endpoint = c.host
-	// The context bounds the call, to the millisecond and with its cause.
-	p.HttpProfile.ReqTimeout = 0
-	key := common.NewTokenCredential(credential.SecretID, credential.SecretKey, credential.Token)
-	return common.NewCommonClient(key, c.cfg.Region, p).WithHttpTransport(c.extract)
-}
-
-// transportError says what came in place of an answer.
-func (c *Client) transportError(err error) *Error {
-	var status *extract.StatusError
-	var syntax *extract.SyntaxError
-	var field *extract.FieldError
-	var dns *net.DNSError
-	switch {
-	case errors.As(err, &dns) && dns.IsNotFound:
-		return &Error{Class: AccountTrouble, Err: fmt.Errorf("the endpoint %s does not exist: check endpoint, and name resolution", c.host)}
-	case errors.Is(err, context.DeadlineExceeded):
-		return failure(Transient, "no whole answer within %s", c.cfg.Timeout)
-	case errors.Is(err, extract.ErrTooLarge), errors.Is(err, extract.ErrTooDeep):
-		return &Error{Class: Permanent, Err: fmt.Errorf("%w (worker.max_response is %d bytes)", err, c.cfg.MaxResponse)}
-	case errors.As(err, &status), errors.As(err, &syntax), errors.As(err, &field):
-		// A transfer may have gone wrong; what is wrong for good ends at the
-		// event's deadline.
-		return &Error{Class: Transient, Err: err}
-	default:
-		return &Error{Class: Transient, Err: err}
-	}
 }

@@ -149,6 +149,71 @@ func TestEveryForm(t *testing.T) {
 	}
 }
 
+// TestParts gets results that the API does not send at once.
+func TestParts(t *testing.T) {
+	limit := &counter{}
+	rig := newRig(t, func(cfg *faceid.Config) { cfg.Limit = limit })
+	for number := range 16 { // both products, all intention modes
+		c := faceidtest.NewCheck(number, 50<<10)
+		c.TooLarge = true
+		rig.api.Put(c)
+		r, err := rig.get(t, query(c))
+		if err != nil {
+			t.Fatalf("check %d: %v", number, err)
+		}
+		same(t, c, r)
+		if want := c.Code == 0 && c.IntentionCode == 0; r.Verdict.Passed != want || (c.Intention != "") != (r.Verdict.Intention != result.IntentionOff) && c.Code == 0 {
+			t.Errorf("check %d: verdict %+v", number, r.Verdict)
+		}
+		calls := 7 // the whole, and six parts
+		if c.Product == result.EID {
+			calls = 6
+		}
+		if n := rig.api.Calls(c.Token); n != calls {
+			t.Errorf("check %d: %d calls", number, n)
+		}
+	}
+	if n := limit.calls.Load(); n != int64(rig.api.Stats().Requests) {
+		t.Errorf("the limiter was asked %d times for %d requests", n, rig.api.Stats().Requests)
+	}
+
+	t.Run("one part is too large", func(t *testing.T) {
+		c := faceidtest.NewCheck(0, 50<<10)
+		rig.api.Put(c)
+		rig.api.Fail(faceidtest.Fault{Token: c.Token, Code: "ResponseSizeLimitExceeded"})
+		if _, err := rig.get(t, query(c)); faceid.ClassOf(err) != faceid.TooLarge {
+			t.Errorf("%v", err)
+		}
+	})
+	t.Run("only asked for one part", func(t *testing.T) {
+		c := faceidtest.NewCheck(100, 50<<10)
+		rig.api.Put(c)
+		rig.api.Fail(faceidtest.Fault{Token: c.Token, Code: "ResponseSizeLimitExceeded"})
+		q := query(c)
+		q.InfoType = "1"
+		if _, err := rig.get(t, q); faceid.ClassOf(err) != faceid.TooLarge || rig.api.Calls(c.Token) != 1 {
+			t.Errorf("%v", err)
+		}
+	})
+	t.Run("the limiter gives up", func(t *testing.T) {
+		limit.err = context.Canceled
+		if _, err := rig.get(t, query(faceidtest.NewCheck(0, 1))); faceid.ClassOf(err) != faceid.Canceled {
+			t.Errorf("%v", err)
+		}
+	})
+}
+
+// counter is a limiter that only counts.
+type counter struct {
+	calls atomic.Int64
+	err   error
+}
+
+func (c *counter) Wait(context.Context) error {
+	c.calls.Add(1)
+	return c.err
+}
+
 func TestVerdict(t *testing.T) {
 	rig := newRig(t, nil)
 	for _, tt := range []struct {
@@ -211,7 +276,6 @@ func TestFaults(t *testing.T) {
 		{"throttled", faceidtest.Fault{Code: "RequestLimitExceeded.UinLimitExceeded"}, faceid.Throttled, "calls too often"},
 		{"throttled in a way to come", faceidtest.Fault{Code: "RequestLimitExceeded.New"}, faceid.Throttled, "calls too often"},
 		{"arrears", faceidtest.Fault{Code: "UnauthorizedOperation.Arrears"}, faceid.AccountTrouble, "in arrears"},
-		{"too large for the service", faceidtest.Fault{Code: "ResponseSizeLimitExceeded"}, faceid.TooLarge, "larger than"},
 		{"a code nobody knows", faceidtest.Fault{Code: "Strange.Thing"}, faceid.Transient, "does not know"},
 		{"a gateway's page", faceidtest.Fault{Status: 502}, faceid.Transient, "HTTP 502 with text/html"},
 		{"503", faceidtest.Fault{Status: 503}, faceid.Transient, "HTTP 503"},

@@ -12,11 +12,6 @@ import (
 // answer is the "Response" object of both actions (FACTS §1.2, §2.2). Nearly
 // every field may be null. Media fields are not here: they are found by path.
 type answer struct {
-	Error *struct {
-		Code text
-	}
-	RequestID text `json:"RequestId"`
-
 	Text                    *detectText
 	IDCardData              *cardWarnings `json:"IdCardData"`
 	EidInfo                 *eidInfo

@@ -7,7 +7,6 @@ import (
 	"errors"
 	"time"
 
-	"github.com/faceid-ingest/faceid-ingest/pipeline/faceid/extract"
 	"github.com/faceid-ingest/faceid-ingest/pipeline/result"
 	"github.com/faceid-ingest/faceid-ingest/pipeline/spool"
 )
@@ -16,14 +15,11 @@ import (
 const notFinished = 17
 
 // read turns an answer into a result, but for what the query says about it.
-func (c *Client) read(ctx context.Context, doc *extract.Document, batch *spool.Batch) (*result.Result, error) {
-	response, a, err := parse(doc.JSON)
+func (c *Client) read(ctx context.Context, o *opened, batch *spool.Batch) (*result.Result, error) {
+	requestID := requestIDOf(o.members)
+	response, a, err := parse(o.members)
 	if err != nil {
 		return nil, err
-	}
-	requestID := plainASCII(string(a.RequestID))
-	if a.Error != nil && a.Error.Code != "" {
-		return nil, newAPIError(string(a.Error.Code), requestID)
 	}
 	if a.Text == nil || a.Text.ErrCode.value == nil || *a.Text.ErrCode.value == notFinished {
 		return nil, &Error{Class: NotReady, RequestID: requestID, Err: ErrNotFinished}
@@ -40,7 +36,7 @@ func (c *Client) read(ctx context.Context, doc *extract.Document, batch *spool.B
 	if a.EidInfo != nil {
 		r.EID = result.EIDInfo{Code: a.EidInfo.EidCode, Sign: a.EidInfo.EidSign}
 	}
-	found := &finder{ctx: ctx, batch: batch, media: doc.Media, resolver: c.resolver, inCOS: a.IsCustomizeStorage, bucket: string(a.BucketName)}
+	found := &finder{ctx: ctx, batch: batch, media: o.media, resolver: c.resolver, inCOS: a.IsCustomizeStorage, bucket: string(a.BucketName)}
 	if r.Assets, err = found.assets(response); err != nil {
 		var e *Error
 		if !errors.As(err, &e) {
@@ -62,25 +58,25 @@ func (c *Client) read(ctx context.Context, doc *extract.Document, batch *spool.B
 
 // parse decodes an answer twice: into the fields this version knows, and as it
 // is.
-func parse(doc []byte) (map[string]any, *answer, error) {
-	unexpected := failure(Transient, "the answer does not have the documented form")
-	var envelope struct{ Response json.RawMessage }
-	if err := json.Unmarshal(doc, &envelope); err != nil || len(envelope.Response) == 0 {
+func parse(members map[string]json.RawMessage) (map[string]any, *answer, error) {
+	unexpected := &Error{Class: Transient, Err: errUnexpected}
+	whole, err := json.Marshal(members)
+	if err != nil {
 		return nil, nil, unexpected
 	}
 	var a answer
-	if err := json.Unmarshal(envelope.Response, &a); err != nil {
+	if err := json.Unmarshal(whole, &a); err != nil {
 		var kind *json.UnmarshalTypeError
 		if errors.As(err, &kind) {
 			// Field is a path in our own types, not the sender's text.
-			return nil, nil, failure(Transient, "the answer does not have the documented form: %s", kind.Field)
+			return nil, nil, failure(Transient, "%w: %s", errUnexpected, kind.Field)
 		}
 		return nil, nil, unexpected
 	}
-	decoder := json.NewDecoder(bytes.NewReader(envelope.Response))
+	decoder := json.NewDecoder(bytes.NewReader(whole))
 	decoder.UseNumber()
 	var response map[string]any
-	if err := decoder.Decode(&response); err != nil || response == nil {
+	if err := decoder.Decode(&response); err != nil {
 		return nil, nil, unexpected
 	}
 	return response, &a, nil

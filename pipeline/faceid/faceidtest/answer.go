@@ -123,6 +123,8 @@ func (s *Server) find(r *http.Request, body []byte, now time.Time) (Check, param
 		return Check{}, p, "InvalidParameterValue.RuleIdNotExist"
 	case now.Sub(check.Made) > resultLife:
 		return Check{}, p, "InvalidParameterValue.BizTokenExpired"
+	case check.TooLarge && (len(p.InfoType) != 1 || p.InfoType == "0"):
+		return Check{}, p, "ResponseSizeLimitExceeded"
 	}
 	return check, p, ""
 }

@@ -18,6 +18,8 @@ type Check struct {
 	RuleID string
 	// Made is when the token was made: 72 hours later the result is gone.
 	Made time.Time
+	// TooLarge checks are only answered one part at a time.
+	TooLarge bool
 	// Unfinished checks answer like one that somebody is still in.
 	Unfinished bool
 	Person     Person

@@ -1,0 +1,104 @@
+package faceid
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"maps"
+
+	"github.com/faceid-ingest/faceid-ingest/pipeline/faceid/extract"
+	"github.com/faceid-ingest/faceid-ingest/pipeline/spool"
+)
+
+// opened is an answer without an error and without encryption.
+type opened struct {
+	// members are those of the Response object, with handles in place of media.
+	members map[string]json.RawMessage
+	media   map[string]extract.Medium
+}
+
+// fetch makes one call and opens its answer.
+func (c *Client) fetch(ctx context.Context, q Query, batch *spool.Batch) (*opened, error) {
+	doc, err := c.call(ctx, q, batch)
+	if err != nil {
+		return nil, err
+	}
+	members, err := splitResponse(doc.JSON)
+	if err != nil {
+		return nil, err
+	}
+	if err := apiError(members); err != nil {
+		return nil, err
+	}
+	return &opened{members, doc.Media}, nil
+}
+
+// fetchParts asks for one part after the other and puts their answers together:
+// tooLarge is what the API said to the whole. A part that is too large itself
+// cannot be had.
+func (c *Client) fetchParts(ctx context.Context, q Query, batch *spool.Batch, tooLarge error) (*opened, error) {
+	parts := q.parts()
+	if len(parts) == 1 {
+		return nil, tooLarge
+	}
+	whole := &opened{map[string]json.RawMessage{}, map[string]extract.Medium{}}
+	for _, part := range parts {
+		one, err := c.fetch(ctx, part, batch)
+		if err != nil {
+			return nil, err
+		}
+		whole.add(one)
+	}
+	return whole, nil
+}
+
+// add takes what other has and o has not: the answer to a part has null for the
+// others. A flag that any part sets is set.
+func (o *opened) add(other *opened) {
+	for name, value := range other.members {
+		if isNothing(o.members[name]) || string(value) == "true" {
+			o.members[name] = value
+		}
+	}
+	maps.Copy(o.media, other.media)
+}
+
+func isNothing(value json.RawMessage) bool {
+	switch string(bytes.TrimSpace(value)) {
+	case "", "null", `""`, "[]", "{}":
+		return true
+	}
+	return false
+}
+
+var errUnexpected = errors.New("the answer does not have the documented form")
+
+// splitResponse returns the members of the Response object of an answer.
+func splitResponse(doc []byte) (map[string]json.RawMessage, error) {
+	var envelope struct{ Response map[string]json.RawMessage }
+	if err := json.Unmarshal(doc, &envelope); err != nil || envelope.Response == nil {
+		return nil, &Error{Class: Transient, Err: errUnexpected}
+	}
+	return envelope.Response, nil
+}
+
+// apiError returns the error that an answer holds, if it does.
+func apiError(members map[string]json.RawMessage) error {
+	var refusal struct{ Code text }
+	if isNothing(members["Error"]) {
+		return nil
+	}
+	if err := json.Unmarshal(members["Error"], &refusal); err != nil || refusal.Code == "" {
+		return &Error{Class: Transient, Err: errUnexpected}
+	}
+	return newAPIError(string(refusal.Code), requestIDOf(members))
+}
+
+func requestIDOf(members map[string]json.RawMessage) string {
+	var id text
+	if err := json.Unmarshal(members["RequestId"], &id); err != nil {
+		return ""
+	}
+	return plainASCII(string(id))
+}
