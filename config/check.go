@@ -42,8 +42,8 @@ func (c *Config) check(wrong report) {
 	}
 	checkPrivacy(c.Privacy, wrong)
 	c.checkSinks(wrong)
-	if c.HTTP.Admin != "" && !loopback(c.HTTP.Admin) {
-		wrong("http.admin", "must be a loopback address and port such as 127.0.0.1:9464: the endpoint has no protection of its own")
+	if _, _, err := net.SplitHostPort(c.HTTP.Admin); c.HTTP.Admin != "" && err != nil {
+		wrong("http.admin", "must be an address and port such as 127.0.0.1:9464")
 	}
 	if _, ok := level(c.Log.Level); !ok {
 		wrong("log.level", "must be debug, info, warn or error")
@@ -61,8 +61,17 @@ func (n NATS) check(wrong report) {
 			u, err := url.Parse(strings.TrimSpace(one))
 			if err != nil || u.Host == "" || u.Scheme != "nats" && u.Scheme != "tls" {
 				wrong("nats.url", `must be "embedded", or nats:// or tls:// URLs with commas between`)
+			} else if u.User != nil {
+				wrong("nats.url", "must not hold a password: give nats.user and nats.password_file")
 			}
 		}
+	}
+	oneSecret("nats", "password", n.Password, n.PasswordFile, n.User != "", wrong)
+	switch password := n.Password != "" || n.PasswordFile != ""; {
+	case n.User == "" && password:
+		wrong("nats", "has a password, but no user")
+	case n.User != "" && (n.CredsFile != "" || n.URL == "embedded"):
+		wrong("nats.user", "is of no use with creds_file or the embedded server")
 	}
 	if n.Replicas < 1 || n.Replicas > 5 {
 		wrong("nats.replicas", "must be 1 to 5")

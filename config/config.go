@@ -41,8 +41,12 @@ type NATS struct {
 	// URL is "embedded" for a server in this process, or one or more nats:// or
 	// tls:// URLs with commas between. Default embedded.
 	URL string `yaml:"url"`
-	// CredsFile is a NATS credentials file.
-	CredsFile string `yaml:"creds_file"`
+	// CredsFile is a NATS credentials file. User and Password are for servers
+	// that know users by name; neither is needed where the certificate is enough.
+	CredsFile    string `yaml:"creds_file"`
+	User         string `yaml:"user"`
+	Password     Secret `yaml:"password"`
+	PasswordFile string `yaml:"password_file"`
 	TLS       TLS    `yaml:"tls"`
 	// Replicas is how many servers of a cluster keep each stream, 1 to 5; with 3
 	// a server may be lost. Default 1.
@@ -166,7 +170,8 @@ type Sink struct {
 // HTTP are the endpoints that the daemon serves.
 type HTTP struct {
 	// Admin is the address of /healthz, /readyz and /metrics; empty means none.
-	// It must be on the loopback interface. Default 127.0.0.1:9464.
+	// It has no protection of its own and shows nothing of a person: keep it to
+	// loopback or an internal network. Default 127.0.0.1:9464.
 	Admin string `yaml:"admin"`
 }
 
@@ -226,6 +231,9 @@ func (a Account) Credential() (id, key, token string, err error) {
 	}
 	return id, key, token, nil
 }
+
+// ReadPassword returns the password of User, or "" if there is none.
+func (n NATS) ReadPassword() (string, error) { return secret("nats.password", n.Password, n.PasswordFile) }
 
 // secret returns a secret from the configuration or its file.
 func secret(name string, value Secret, file string) (string, error) {

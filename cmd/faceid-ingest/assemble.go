@@ -50,10 +50,16 @@ func (a *app) connect(ctx context.Context) (*broker.Conn, error) {
 }
 
 func openBroker(ctx context.Context, cfg *config.Config, log *slog.Logger) (*broker.Conn, error) {
+	password, err := cfg.NATS.ReadPassword()
+	if err != nil {
+		return nil, err
+	}
 	return broker.Connect(ctx, broker.Config{
 		URL:       cfg.NATS.URL,
 		Dir:       filepath.Join(cfg.DataDir, "nats"),
 		CredsFile: cfg.NATS.CredsFile,
+		User:      cfg.NATS.User,
+		Password:  password,
 		CAFile:    cfg.NATS.TLS.CA,
 		CertFile:  cfg.NATS.TLS.Cert,
 		KeyFile:   cfg.NATS.TLS.Key,

@@ -29,6 +29,8 @@ type Config struct {
 	Dir string
 	// CredsFile is a NATS credentials file (user JWT and seed); may be empty.
 	CredsFile string
+	// User and Password are for servers that know users by name; may be empty.
+	User, Password string
 	// CAFile is the certificate authority that signed the server's certificate;
 	// empty means those of the system.
 	CAFile string
@@ -100,6 +102,9 @@ func dial(cfg Config, url string, server *embedded, options ...nats.Option) (*Co
 	)
 	if cfg.CredsFile != "" {
 		options = append(options, nats.UserCredentials(cfg.CredsFile))
+	}
+	if cfg.User != "" {
+		options = append(options, nats.UserInfo(cfg.User, cfg.Password))
 	}
 	if cfg.CAFile != "" {
 		options = append(options, nats.RootCAs(cfg.CAFile))
