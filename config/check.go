@@ -110,6 +110,8 @@ func (a Account) check(path string, wrong report, names map[string]bool) {
 	}
 	if !infoType.MatchString(a.Request.InfoType) {
 		wrong(path+".request.info_type", `must be digits 0 to 6 put together, such as "0" or "13"`)
+	} else if !strings.ContainsAny(a.Request.InfoType, "01") {
+		wrong(path+".request.info_type", "must have 0 or 1: without the text nobody knows whether the check is finished")
 	}
 	if a.Request.BestFrames < 0 || a.Request.BestFrames > 10 {
 		wrong(path+".request.best_frames", "must be 0 to 10")

@@ -47,7 +47,7 @@ type NATS struct {
 	User         string `yaml:"user"`
 	Password     Secret `yaml:"password"`
 	PasswordFile string `yaml:"password_file"`
-	TLS       TLS    `yaml:"tls"`
+	TLS          TLS    `yaml:"tls"`
 	// Replicas is how many servers of a cluster keep each stream, 1 to 5; with 3
 	// a server may be lost. Default 1.
 	Replicas int `yaml:"replicas"`
@@ -233,7 +233,9 @@ func (a Account) Credential() (id, key, token string, err error) {
 }
 
 // ReadPassword returns the password of User, or "" if there is none.
-func (n NATS) ReadPassword() (string, error) { return secret("nats.password", n.Password, n.PasswordFile) }
+func (n NATS) ReadPassword() (string, error) {
+	return secret("nats.password", n.Password, n.PasswordFile)
+}
 
 // secret returns a secret from the configuration or its file.
 func secret(name string, value Secret, file string) (string, error) {

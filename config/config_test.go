@@ -142,6 +142,7 @@ func TestProblems(t *testing.T) {
 		{"NATS user without password", "nats: {url: \"nats://nats\", user: u}\n", "nats: password or password_file is missing"},
 		{"NATS password without user", "nats: {url: \"nats://nats\", password: p}\n", "nats: has a password, but no user"},
 		{"NATS user beside a creds file", "nats: {url: \"nats://nats\", user: u, password: p, creds_file: c}\n", "nats.user: is of no use with creds_file"},
+		{"no text asked for", "accounts: [{name: a, secret_id: i, secret_key: k, request: {info_type: \"34\"}}]\n", "accounts[0].request.info_type: must have 0 or 1"},
 		{"admin endpoint without port", "http: {admin: localhost}\n", "http.admin: must be an address and port"},
 		{"log level", "log: {level: loud}\n", "log.level: must be debug, info, warn or error"},
 		{"log format", "log: {format: xml}\n", "log.format: must be auto, json or text"},

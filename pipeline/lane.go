@@ -3,6 +3,7 @@ package pipeline
 import (
 	"context"
 	"errors"
+	"fmt"
 	"sync"
 	"time"
 
@@ -27,9 +28,23 @@ type lane struct {
 	account  *Account
 	name     event.Lane
 	consumer jetstream.Consumer
+	// slots bounds the events in work of the account, share those of this lane
+	// among them.
+	slots, share chan struct{}
 	// room bounds the events of this lane that are held: those in work and as
 	// many fetched ahead. A lane that has nothing to do takes none from others.
 	room chan struct{}
+}
+
+// open makes sure of the lane's consumer.
+func (l *lane) open(ctx context.Context) (err error) {
+	bounded, cancel := context.WithTimeout(ctx, fetchWait)
+	defer cancel()
+	consumer, err := event.EnsureConsumer(bounded, l.worker.js, l.account.Name, l.name, l.worker.cfg.AckWait)
+	if err == nil {
+		l.consumer = consumer
+	}
+	return err
 }
 
 // fetch takes events as long as ctx lasts and starts a goroutine for each; work
@@ -57,7 +72,15 @@ func (l *lane) fetch(ctx, work context.Context, inWork *sync.WaitGroup) error {
 			l.worker.troubles.over(trouble)
 			continue
 		}
+		if errors.Is(err, nats.ErrConnectionClosed) {
+			return fmt.Errorf("fetch events of account %s: %w", l.account.Name, err)
+		}
 		l.worker.troubles.note(trouble, "cannot fetch events, trying again", "account", l.account.Name, "lane", l.name, "error", err)
+		// Somebody may have deleted the consumer; if it is the server that is
+		// away, this fails, too.
+		if err := l.open(ctx); err != nil {
+			l.worker.log.Debug("cannot look at the consumer", "account", l.account.Name, "lane", l.name, "error", err)
+		}
 		if err := pause(ctx, fetchPause); err != nil {
 			return err
 		}
@@ -91,7 +114,7 @@ func (l *lane) fetchOnce(ctx context.Context, n int, start func(*delivery)) (tak
 	}
 	for msg := range batch.Messages() {
 		taken++
-		d := &delivery{msg: msg, account: l.account, lane: l.name}
+		d := &delivery{msg: msg, account: l.account, lane: l.name, slots: []chan struct{}{l.share, l.slots}}
 		l.worker.hold(d)
 		start(d)
 	}
@@ -123,6 +146,29 @@ type delivery struct {
 	msg     jetstream.Msg
 	account *Account
 	lane    event.Lane
+	// slots are what the delivery needs one place of each in to be worked on.
+	slots []chan struct{}
+}
+
+// takeSlot waits for a slot; the caller calls release when done with it. It
+// returns false if ctx ends before.
+func (d *delivery) takeSlot(ctx context.Context) (release func(), ok bool) {
+	taken := 0
+	release = func() {
+		for _, slot := range d.slots[:taken] {
+			<-slot
+		}
+	}
+	for _, slot := range d.slots {
+		select {
+		case <-ctx.Done():
+			release()
+			return nil, false
+		case slot <- struct{}{}:
+			taken++
+		}
+	}
+	return release, true
 }
 
 // held are the deliveries whose holder must show signs of life.

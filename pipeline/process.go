@@ -22,6 +22,10 @@ import (
 // clocks that differ.
 const unfinishedFor = 2*time.Hour + 15*time.Minute
 
+// leastLife is how long an event is tried whatever it says of its age: its
+// sender's clock or time zone may be wrong.
+const leastLife = 15 * time.Minute
+
 // later is the decision to have an event delivered again.
 type later struct {
 	// least is the shortest time to wait.
@@ -48,15 +52,12 @@ func (e *giveUp) Unwrap() error { return e.err }
 // the worker is told to stop, work when what it holds must be dropped.
 func (w *Worker) process(ctx, work context.Context, d *delivery) {
 	defer w.release(d)
-	select {
-	case <-ctx.Done():
-	case w.slots <- struct{}{}:
-		defer func() { <-w.slots }()
-	}
-	if ctx.Err() != nil {
+	release, ok := d.takeSlot(ctx)
+	if !ok {
 		w.handBack(d)
 		return
 	}
+	defer release()
 	began := time.Now()
 	t, err := newTask(d)
 	if err == nil {
@@ -105,6 +106,18 @@ func newTask(d *delivery) (*task, error) {
 		return t, &giveUp{reason: event.Malformed, err: errors.New("rule_id is missing, and the account has no default rule_id")}
 	}
 	return t, nil
+}
+
+// deadline is when the task's result is taken to be gone.
+func (t *task) deadline() time.Time {
+	return latest(t.event.Deadline(t.meta.Timestamp), t.meta.Timestamp.Add(leastLife))
+}
+
+func latest(a, b time.Time) time.Time {
+	if a.After(b) {
+		return a
+	}
+	return b
 }
 
 func (t *task) query() faceid.Query {
@@ -195,7 +208,7 @@ func apiTrouble(t *task) string { return "api/" + t.account.Name }
 // or context.Canceled if the worker was made to stop.
 func (w *Worker) decide(t *task, err error) error {
 	now := w.cfg.Now()
-	deadline := t.event.Deadline(t.meta.Timestamp)
+	deadline := t.deadline()
 	var pulling *pullError
 	var storing sinkErrors
 	again := &later{err: err}
@@ -236,10 +249,10 @@ func (w *Worker) decide(t *task, err error) error {
 // unfinishedUntil is when a token that is still not finished never will be.
 func (w *Worker) unfinishedUntil(t *task) time.Time {
 	made := t.event.IssuedAt
-	if made.IsZero() {
+	if made.IsZero() || made.After(t.meta.Timestamp) {
 		made = t.meta.Timestamp
 	}
-	return made.Add(unfinishedFor)
+	return latest(made.Add(unfinishedFor), t.meta.Timestamp.Add(leastLife))
 }
 
 func apiCode(err error) string {
@@ -298,7 +311,7 @@ func (w *Worker) handBack(d *delivery) {
 // so that the last try is made when the result may just be there.
 func (w *Worker) postpone(t *task, again *later) {
 	wait := w.cfg.Retry.redelivery(t.meta.NumDelivered, again.least)
-	if left := t.event.Deadline(t.meta.Timestamp).Sub(w.cfg.Now()); wait > left {
+	if left := t.deadline().Sub(w.cfg.Now()); wait > left {
 		wait = max(left, again.least, time.Second)
 	}
 	_ = t.msg.NakWithDelay(wait)

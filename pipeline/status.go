@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
@@ -19,6 +20,9 @@ type Status struct {
 	// DeadByReason counts dead letters by account and reason.
 	DeadByReason map[string]map[string]uint64 `json:"dead_by_reason"`
 	Lanes        []LaneStatus                 `json:"lanes"`
+	// Strangers counts the stored events of accounts that are not configured, by
+	// account: nobody will ever take them.
+	Strangers map[string]uint64 `json:"strangers"`
 }
 
 // LaneStatus is the state of one account's lane.
@@ -39,7 +43,7 @@ type LaneStatus struct {
 // ReadStatus asks the server for the state of the given accounts. Streams that
 // do not exist yet count as empty.
 func ReadStatus(ctx context.Context, js jetstream.JetStream, accounts []string) (Status, error) {
-	s := Status{DeadByReason: map[string]map[string]uint64{}, Lanes: []LaneStatus{}}
+	s := Status{DeadByReason: map[string]map[string]uint64{}, Lanes: []LaneStatus{}, Strangers: map[string]uint64{}}
 	stream, err := js.Stream(ctx, event.Stream)
 	switch {
 	case errors.Is(err, jetstream.ErrStreamNotFound):
@@ -49,6 +53,9 @@ func ReadStatus(ctx context.Context, js jetstream.JetStream, accounts []string) 
 	}
 	s.Events = stream.CachedInfo().State.Msgs
 	if s.DeadByReason, s.Dead, err = event.CountDeadLetters(ctx, js); err != nil {
+		return s, err
+	}
+	if s.Strangers, err = readStrangers(ctx, stream, accounts); err != nil {
 		return s, err
 	}
 	for _, account := range accounts {
@@ -61,6 +68,55 @@ func ReadStatus(ctx context.Context, js jetstream.JetStream, accounts []string) 
 		}
 	}
 	return s, nil
+}
+
+// strangersEvery is how often the worker looks for strangers.
+const strangersEvery = 10 * time.Minute
+
+// watchStrangers warns of events that nobody takes, at the start and from time
+// to time, until ctx is done.
+func (w *Worker) watchStrangers(ctx context.Context) {
+	names := make([]string, len(w.accounts))
+	for i, a := range w.accounts {
+		names[i] = a.Name
+	}
+	for {
+		if stream, err := w.js.Stream(ctx, event.Stream); err == nil {
+			strangers, err := readStrangers(ctx, stream, names)
+			if err != nil {
+				w.log.Debug("cannot look for events of accounts that are not configured", "error", err)
+			}
+			total := uint64(0)
+			for account, n := range strangers {
+				total += n
+				w.log.Warn("nobody takes the events of an account that is not configured", "account", account, "events", n)
+			}
+			w.metrics.Strangers(total)
+		}
+		if pause(ctx, strangersEvery) != nil {
+			return
+		}
+	}
+}
+
+// readStrangers counts the stored events of accounts that are not among those
+// given: a typing error of a publisher, or an account that was removed.
+func readStrangers(ctx context.Context, stream jetstream.Stream, accounts []string) (map[string]uint64, error) {
+	info, err := stream.Info(ctx, jetstream.WithSubjectFilter(">"))
+	if err != nil {
+		return nil, fmt.Errorf("look at the subjects of stream %s: %w", event.Stream, err)
+	}
+	strangers := map[string]uint64{}
+	for subject, n := range info.State.Subjects {
+		_, account, _, err := event.ParseSubject(subject)
+		if err != nil {
+			account = subject
+		}
+		if !slices.Contains(accounts, account) {
+			strangers[account] += n
+		}
+	}
+	return strangers, nil
 }
 
 func readLane(ctx context.Context, stream jetstream.Stream, account string, name event.Lane) (LaneStatus, error) {

@@ -47,8 +47,10 @@ type Account struct {
 
 // Config says how a Worker works. DefaultConfig holds what is not set here.
 type Config struct {
-	// Slots is how many events are worked on at once, 1 or more. As many again
-	// are fetched ahead per account and lane.
+	// Slots is how many events of one account are worked on at once, 1 or more;
+	// backfill takes at most three quarters of them. As many again are fetched
+	// ahead per account and lane. Slots are not shared between accounts, so that
+	// one whose calls hang holds nobody else.
 	Slots int
 	// AckWait is how long the server waits for a sign of life from the holder of
 	// an event before it gives it to another worker; signs go out three times as
@@ -91,8 +93,7 @@ type Worker struct {
 	log       *slog.Logger
 	troubles  *troubles
 
-	slots chan struct{}
-	held  held
+	held held
 }
 
 // New returns a Worker that is not running yet.
@@ -117,7 +118,6 @@ func New(cfg Config, deps Deps) (*Worker, error) {
 		metrics:   deps.Metrics,
 		log:       deps.Log,
 		troubles:  newTroubles(deps.Log, cfg.Now),
-		slots:     make(chan struct{}, cfg.Slots),
 	}, nil
 }
 
@@ -141,6 +141,8 @@ func (w *Worker) Run(ctx context.Context) error {
 	for _, l := range lanes {
 		fetching.Go(func() error { return l.fetch(fetchCtx, work, &inWork) })
 	}
+	var watching sync.WaitGroup
+	watching.Go(func() { w.watchStrangers(fetchCtx) })
 	beating := make(chan struct{})
 	stopBeat := make(chan struct{})
 	go func() {
@@ -149,6 +151,7 @@ func (w *Worker) Run(ctx context.Context) error {
 	}()
 
 	err = fetching.Wait()
+	watching.Wait()
 	w.drain(&inWork, kill)
 	close(stopBeat)
 	<-beating
@@ -163,18 +166,24 @@ func (w *Worker) openLanes(ctx context.Context) ([]*lane, error) {
 	var lanes []*lane
 	for i := range w.accounts {
 		account := &w.accounts[i]
+		slots := make(chan struct{}, w.cfg.Slots)
 		for _, name := range event.Lanes() {
-			consumer, err := event.EnsureConsumer(ctx, w.js, account.Name, name, w.cfg.AckWait)
-			if err != nil {
+			share := w.cfg.Slots
+			if name == event.Backfill {
+				share = max(1, share*3/4)
+			}
+			l := &lane{
+				worker:  w,
+				account: account,
+				name:    name,
+				slots:   slots,
+				share:   make(chan struct{}, share),
+				room:    make(chan struct{}, 2*w.cfg.Slots),
+			}
+			if err := l.open(ctx); err != nil {
 				return nil, err
 			}
-			lanes = append(lanes, &lane{
-				worker:   w,
-				account:  account,
-				name:     name,
-				consumer: consumer,
-				room:     make(chan struct{}, 2*w.cfg.Slots),
-			})
+			lanes = append(lanes, l)
 		}
 	}
 	return lanes, nil

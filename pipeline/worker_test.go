@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -173,6 +174,7 @@ func (b *lockedBuffer) String() string {
 type bench struct {
 	t         *testing.T
 	cfg       pipeline.Config
+	accounts  []string
 	js        jetstream.JetStream
 	publisher *event.Publisher
 	spool     *spool.Spool
@@ -195,7 +197,7 @@ func newBench(t *testing.T) *bench {
 		t.Fatal(err)
 	}
 	b := &bench{
-		t: t, cfg: quick(), js: conn.JS, publisher: event.NewPublisher(conn.JS), spool: media, api: &api{},
+		t: t, cfg: quick(), accounts: []string{"main"}, js: conn.JS, publisher: event.NewPublisher(conn.JS), spool: media, api: &api{},
 		archive: &sink{name: "media"}, record: &sink{name: "records"}, notify: &sink{name: "next"},
 	}
 	t.Cleanup(func() {
@@ -216,9 +218,13 @@ func newBench(t *testing.T) *bench {
 // start runs a worker until halt or the end of the test.
 func (b *bench) start() {
 	b.t.Helper()
+	var accounts []pipeline.Account
+	for _, name := range b.accounts {
+		accounts = append(accounts, pipeline.Account{Name: name, Client: b.api})
+	}
 	w, err := pipeline.New(b.cfg, pipeline.Deps{
 		JetStream: b.js,
-		Accounts:  []pipeline.Account{{Name: "main", Client: b.api}},
+		Accounts:  accounts,
 		Sinks:     []sinks.Sink{archive{b.archive}, record{b.record}, notify{b.notify}},
 		Spool:     b.spool,
 		Metrics:   telemetry.New(),
@@ -431,6 +437,98 @@ func TestOneSinksFaultDoesNotRepeatAnothers(t *testing.T) {
 	}
 }
 
+// inTwentyMinutes is a clock by which an event just published is old enough to
+// be given up.
+func inTwentyMinutes() time.Time { return time.Now().Add(20 * time.Minute) }
+
+// The clock or time zone of who published an event may be wrong.
+func TestNoEventIsGivenUpAtOnce(t *testing.T) {
+	for name, err := range map[string]*faceid.Error{
+		"not finished": {Class: faceid.NotReady, Err: faceid.ErrNotFinished},
+		"down":         {Class: faceid.Transient, Err: errors.New("down")},
+	} {
+		t.Run(name, func(t *testing.T) {
+			b := newBench(t)
+			b.api.answer = func(_ context.Context, _ string, n int) error {
+				if n < 12 {
+					return err
+				}
+				return nil
+			}
+			b.publishEvent(event.Event{Token: "T-1", RuleID: "1", IssuedAt: time.Now().Add(-1000 * time.Hour)})
+			b.start()
+			b.idle()
+			if !b.record.has("T-1") || len(b.dead()) != 0 {
+				t.Errorf("recorded: %v, dead: %v", b.record.has("T-1"), b.dead())
+			}
+		})
+	}
+}
+
+// One account whose calls hang holds nobody else, and a backfill that hangs
+// leaves room for live events.
+func TestSlotsAreNotShared(t *testing.T) {
+	b := newBench(t)
+	hang := make(chan struct{})
+	var hanging atomic.Int64
+	b.api.answer = func(ctx context.Context, token string, _ int) error {
+		if !strings.HasPrefix(token, "HANG") {
+			return nil
+		}
+		hanging.Add(1)
+		select {
+		case <-hang:
+			return nil
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	b.cfg.Slots = 4
+	b.accounts = []string{"main", "other"}
+	for i := range 20 {
+		for account, lane := range map[string]event.Lane{"main": event.Live, "other": event.Backfill} {
+			e := event.Event{Token: fmt.Sprintf("HANG-%s-%d", account, i), RuleID: "1"}
+			if _, err := b.publisher.Publish(t.Context(), lane, account, result.Enhanced, e, nil); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	b.start()
+	b.until("all slots are taken", func() bool { return hanging.Load() == 4+3 })
+	if _, err := b.publisher.Publish(t.Context(), event.Live, "other", result.Enhanced, event.Event{Token: "T-1", RuleID: "1"}, nil); err != nil {
+		t.Fatal(err)
+	}
+	b.until("the other account's live event is ingested", func() bool { return b.record.has("T-1") })
+	close(hang)
+}
+
+// An event of an account that nobody has is not lost without a word.
+func TestStrangersAreTold(t *testing.T) {
+	b := newBench(t)
+	b.raw("faceid.completed.mian.enhanced", `{"token":"T-1"}`)
+	b.start()
+	b.until("the stranger is told", func() bool {
+		return strings.Contains(b.log.String(), "nobody takes the events of an account that is not configured") && strings.Contains(b.log.String(), "account=mian events=1")
+	})
+	status, err := pipeline.ReadStatus(t.Context(), b.js, []string{"main"})
+	if err != nil || status.Strangers["mian"] != 1 || len(status.Strangers) != 1 {
+		t.Errorf("%+v, %v", status, err)
+	}
+}
+
+// Somebody deletes the consumer under a running worker.
+func TestDeletedConsumerIsMadeAgain(t *testing.T) {
+	b := newBench(t)
+	b.publish("T-1")
+	b.start()
+	b.until("an event is ingested", func() bool { return b.record.has("T-1") })
+	if err := b.js.DeleteConsumer(t.Context(), event.Stream, event.ConsumerName("main", event.Live)); err != nil {
+		t.Fatal(err)
+	}
+	b.publish("T-2")
+	b.until("the next event is ingested", func() bool { return b.record.has("T-2") })
+}
+
 func TestDeadLetters(t *testing.T) {
 	past := time.Now().Add(-100 * time.Hour)
 	tests := []struct {
@@ -454,12 +552,14 @@ func TestDeadLetters(t *testing.T) {
 				return &faceid.Error{Class: faceid.NotReady, Err: faceid.ErrNotFinished}
 			}
 			b.publishEvent(event.Event{Token: "T-1", RuleID: "1", IssuedAt: time.Now().Add(-3 * time.Hour)})
+			b.cfg.Now = inTwentyMinutes
 		}, event.Unfinished, "not_ready", "not finished"},
 		{"too late", func(b *bench) {
 			b.api.answer = func(context.Context, string, int) error {
 				return &faceid.Error{Class: faceid.Transient, Code: "InternalError", Err: errors.New("down")}
 			}
 			b.publishEvent(event.Event{Token: "T-1", RuleID: "1", IssuedAt: past})
+			b.cfg.Now = inTwentyMinutes
 		}, event.Expired, "InternalError", "deleted by Tencent"},
 		{"a sink refuses it", func(b *bench) {
 			b.record.fail = func(string, int) error { return sinks.Permanent(errors.New("too large for a row")) }

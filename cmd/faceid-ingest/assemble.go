@@ -46,15 +46,16 @@ func (a *app) connect(ctx context.Context) (*broker.Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	return openBroker(ctx, cfg, slog.New(slog.DiscardHandler))
-}
-
-func openBroker(ctx context.Context, cfg *config.Config, log *slog.Logger) (*broker.Conn, error) {
-	password, err := cfg.NATS.ReadPassword()
+	settings, err := brokerConfig(cfg, slog.New(slog.DiscardHandler))
 	if err != nil {
 		return nil, err
 	}
-	return broker.Connect(ctx, broker.Config{
+	return broker.Connect(ctx, settings)
+}
+
+func brokerConfig(cfg *config.Config, log *slog.Logger) (broker.Config, error) {
+	password, err := cfg.NATS.ReadPassword()
+	return broker.Config{
 		URL:       cfg.NATS.URL,
 		Dir:       filepath.Join(cfg.DataDir, "nats"),
 		CredsFile: cfg.NATS.CredsFile,
@@ -65,7 +66,7 @@ func openBroker(ctx context.Context, cfg *config.Config, log *slog.Logger) (*bro
 		KeyFile:   cfg.NATS.TLS.Key,
 		Name:      "faceid-ingest",
 		Log:       log,
-	})
+	}, err
 }
 
 func (a *app) ensureStreams(ctx context.Context, conn *broker.Conn) error {
@@ -206,7 +207,11 @@ func newDaemon(ctx context.Context, cfg *config.Config, log *slog.Logger) (_ *da
 			err = errors.Join(err, d.close())
 		}
 	}()
-	if d.conn, err = openBroker(ctx, cfg, log); err != nil {
+	settings, err := brokerConfig(cfg, log)
+	if err != nil {
+		return nil, err
+	}
+	if d.conn, err = broker.Serve(ctx, settings); err != nil {
 		return nil, err
 	}
 	d.closers = append(d.closers, d.conn.Close)

@@ -4,14 +4,19 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
+	"os"
+	"path/filepath"
+	"syscall"
 
 	"github.com/faceid-ingest/faceid-ingest/config"
+	"github.com/faceid-ingest/faceid-ingest/pipeline/broker"
 	"github.com/faceid-ingest/faceid-ingest/sinks"
 )
 
 type configCmd struct {
-	Check   configCheckCmd   `cmd:"" help:"Check the configuration, and that its files, folders and servers can be used."`
+	Check   configCheckCmd   `cmd:"" help:"Check the configuration, and open what it names as the daemon would: missing folders, keys and tables are made."`
 	Example configExampleCmd `cmd:"" help:"Print a commented example configuration."`
 }
 
@@ -39,6 +44,9 @@ func (c *configCheckCmd) Run(ctx context.Context, a *app) error {
 		_, err := fmt.Fprintf(a.stdout, "%s: no problem found (only the file itself was looked at)\n", what)
 		return err
 	}
+	if err := sameOwner(cfg.DataDir); err != nil {
+		return err
+	}
 	problems := 0
 	for _, p := range probes(cfg) {
 		word := "ok"
@@ -54,6 +62,25 @@ func (c *configCheckCmd) Run(ctx context.Context, a *app) error {
 		return errors.New(plural(problems, "problem", "problems") + " found")
 	}
 	return nil
+}
+
+// sameOwner refuses to open things as root that belong to somebody else: what
+// is made on the way, the daemon could not use.
+func sameOwner(folder string) error {
+	for {
+		info, err := os.Stat(folder)
+		switch {
+		case errors.Is(err, fs.ErrNotExist) && filepath.Dir(folder) != folder:
+			folder = filepath.Dir(folder)
+			continue
+		case err != nil:
+			return fmt.Errorf("look at data_dir: %w", err)
+		}
+		if stat, ok := info.Sys().(*syscall.Stat_t); ok && os.Geteuid() == 0 && stat.Uid != 0 {
+			return fmt.Errorf("%s belongs to user %d: check as that user (sudo -u '#%d' …), or the daemon could not use what the check makes as root; --static looks at the file only", folder, stat.Uid, stat.Uid)
+		}
+		return nil
+	}
 }
 
 // probe tries one thing that the configuration names.
@@ -87,7 +114,11 @@ func probes(cfg *config.Config) []probe {
 }
 
 func probeNATS(ctx context.Context, cfg *config.Config) error {
-	conn, err := openBroker(ctx, cfg, slog.New(slog.DiscardHandler))
+	settings, err := brokerConfig(cfg, slog.New(slog.DiscardHandler))
+	if err != nil {
+		return err
+	}
+	conn, err := broker.Connect(ctx, settings)
 	if err != nil {
 		return err
 	}

@@ -295,6 +295,28 @@ func TestTroubleIsToldOnce(t *testing.T) {
 	}
 }
 
+// TestConfigCheckAsRoot makes nothing that an unprivileged daemon could not use.
+func TestConfigCheckAsRoot(t *testing.T) {
+	s := newSite(t)
+	if err := os.MkdirAll(s.path("data"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if os.Geteuid() != 0 {
+		s.command(exitDone, "config", "check") // as the owner
+		return
+	}
+	if err := os.Chown(s.path("data"), nobody, nobody); err != nil {
+		t.Fatal(err)
+	}
+	if _, stderr := s.command(exitFailed, "config", "check"); !strings.Contains(stderr, "belongs to user 65534: check as that user") {
+		t.Errorf("%s", stderr)
+	}
+	if made := filesIn(t, s.path("data")); len(made) > 0 {
+		t.Errorf("made %v", made)
+	}
+	s.command(exitDone, "config", "check", "--static")
+}
+
 // nobody is who the daemon runs as where the test is root, whom no folder is
 // read-only for.
 const nobody = 65534

@@ -143,8 +143,14 @@ func TestPublish(t *testing.T) {
 	tokens := s.path("tokens")
 	s.write("tokens", "# tokens of Tuesday\nTOKEN-1\n\n{\"token\":\"TOKEN-2\",\"rule_id\":\"7\"}\n{\"tokn\":1}\n")
 	stdout, stderr := s.command(exitPartial, "publish", "--rule-id", "1", "--file", tokens, "--json", "TOKEN-1")
-	if strings.TrimSpace(stdout) != `{"published":3,"duplicates":1,"failed":1}` || !strings.Contains(stderr, tokens+":5: malformed event") {
+	if strings.TrimSpace(stdout) != `{"published":2,"duplicates":1,"failed":1}` || !strings.Contains(stderr, tokens+":5: malformed event") {
 		t.Errorf("%s%s", stdout, stderr)
+	}
+	if stdout, _ := s.command(exitDone, "publish", "--rule-id", "1", "TOKEN-1"); !strings.Contains(stdout, "published 0, 0 wrong, 1 published minutes ago and not again (--again does)") {
+		t.Errorf("%s", stdout)
+	}
+	if stdout, _ := s.command(exitDone, "publish", "--rule-id", "1", "--again", "TOKEN-1"); !strings.Contains(stdout, "published 1, 0 wrong\n") {
+		t.Errorf("%s", stdout)
 	}
 	if _, stderr := s.command(exitPartial, "publish", "TOKEN-3"); !strings.Contains(stderr, "needs a rule") {
 		t.Errorf("%s", stderr)
@@ -159,10 +165,15 @@ func TestPublish(t *testing.T) {
 		t.Errorf("%s", stderr)
 	}
 	status := s.status()
-	if status.Events != 2 || status.Lanes[0].Waiting != 2 {
+	if status.Events != 3 || status.Lanes[0].Waiting != 3 {
 		t.Errorf("%+v", status)
 	}
-	if table, _ := s.command(exitDone, "status"); !strings.Contains(table, "events stored: 2, dead letters: 0") {
+	s.write("config.yaml", strings.ReplaceAll(read(t, s.config), "name: main", "name: mian"))
+	if table, _ := s.command(exitDone, "status"); !strings.Contains(table, `3 of account "main", which is not configured: nobody takes them`) {
+		t.Errorf("%s", table)
+	}
+	s.write("config.yaml", strings.ReplaceAll(read(t, s.config), "name: mian", "name: main"))
+	if table, _ := s.command(exitDone, "status"); !strings.Contains(table, "events stored: 3, dead letters: 0") {
 		t.Errorf("%s", table)
 	}
 }

@@ -25,13 +25,15 @@ type publishCmd struct {
 	Rule    string   `name:"rule-id" help:"Rule of enhanced tokens; left out, the account's default." placeholder:"ID"`
 	File    string   `short:"f" type:"path" placeholder:"FILE" help:"Read tokens from a file, one per line, or - for standard input. A line that begins with { is an event in JSON."`
 	Lane    string   `help:"Lane: ${enum}." enum:"live,backfill" default:"live"`
+	Again   bool     `help:"Have the tokens ingested once more, even if they were published just now: for what became a dead letter and is mended."`
 	DryRun  bool     `help:"Check the input and publish nothing."`
 	JSON    bool     `help:"Print the numbers as JSON."`
 }
 
 // published is what the publish command did.
 type published struct {
-	Published  int `json:"published"`
+	Published int `json:"published"`
+	// Duplicates were published minutes ago and are not published again.
 	Duplicates int `json:"duplicates"`
 	Failed     int `json:"failed"`
 }
@@ -59,6 +61,9 @@ func (c *publishCmd) Run(ctx context.Context, a *app) error {
 		}
 		publisher := event.NewPublisher(conn.JS)
 		publish = func(e event.Event) (bool, error) {
+			if c.Again {
+				return false, publisher.PublishAgain(ctx, event.Lane(c.Lane), account.Name, result.Product(c.Product), e, nil)
+			}
 			return publisher.Publish(ctx, event.Lane(c.Lane), account.Name, result.Product(c.Product), e, nil)
 		}
 	}
@@ -111,9 +116,10 @@ func (c *publishCmd) publishAll(a *app, publish func(event.Event) (bool, error))
 		if err == nil {
 			var duplicate bool
 			if duplicate, err = publish(e); err == nil {
-				sum.Published++
 				if duplicate {
 					sum.Duplicates++
+				} else {
+					sum.Published++
 				}
 				return nil
 			}
@@ -194,6 +200,10 @@ func (c *publishCmd) print(a *app, sum published) error {
 	if c.DryRun {
 		verb = "would publish"
 	}
-	_, err := fmt.Fprintf(a.stdout, "%s %d (%d of them known already), %d wrong\n", verb, sum.Published, sum.Duplicates, sum.Failed)
+	line := fmt.Sprintf("%s %d, %d wrong", verb, sum.Published, sum.Failed)
+	if sum.Duplicates > 0 {
+		line += fmt.Sprintf(", %d published minutes ago and not again (--again does)", sum.Duplicates)
+	}
+	_, err := fmt.Fprintln(a.stdout, line)
 	return err
 }

@@ -4,6 +4,8 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"maps"
+	"slices"
 	"text/tabwriter"
 
 	"github.com/faceid-ingest/faceid-ingest/pipeline"
@@ -46,6 +48,13 @@ func (c *statusCmd) Run(ctx context.Context, a *app) error {
 	if err := table.Flush(); err != nil {
 		return err
 	}
-	_, err = fmt.Fprintf(a.stdout, "\nevents stored: %d, dead letters: %d\n", status.Events, status.Dead)
-	return err
+	if _, err = fmt.Fprintf(a.stdout, "\nevents stored: %d, dead letters: %d\n", status.Events, status.Dead); err != nil {
+		return err
+	}
+	for _, name := range slices.Sorted(maps.Keys(status.Strangers)) {
+		if _, err := fmt.Fprintf(a.stdout, "%d of account %q, which is not configured: nobody takes them\n", status.Strangers[name], name); err != nil {
+			return err
+		}
+	}
+	return nil
 }

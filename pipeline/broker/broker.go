@@ -60,11 +60,15 @@ const connectWait = 5 * time.Second
 // configuration asks for one and no other process runs it. A connection that is
 // lost later is restored by itself, for as long as it takes. ctx bounds the wait
 // for another process that is just starting or stopping the embedded server.
+//
+// Connect is for work that is soon over: it joins the embedded server of another
+// process, and is cut off for good when that process ends. What runs for long
+// uses Serve.
 func Connect(ctx context.Context, cfg Config) (*Conn, error) {
 	if cfg.URL != Embedded {
 		return dial(cfg, cfg.URL, nil)
 	}
-	server, err := startEmbedded(ctx, cfg.Dir)
+	server, err := startEmbedded(ctx, cfg.Dir, joinAnother)
 	var busy *busyError
 	switch {
 	case errors.As(err, &busy):
@@ -72,6 +76,24 @@ func Connect(ctx context.Context, cfg Config) (*Conn, error) {
 	case err != nil:
 		return nil, err
 	}
+	return dialEmbedded(cfg, server)
+}
+
+// Serve is Connect for a daemon: it runs the embedded server itself. It waits for
+// a command that holds the server to end, and returns an error if that takes
+// longer than half a minute, as with a second daemon on the same folder.
+func Serve(ctx context.Context, cfg Config) (*Conn, error) {
+	if cfg.URL != Embedded {
+		return dial(cfg, cfg.URL, nil)
+	}
+	server, err := startEmbedded(ctx, cfg.Dir, waitForAnother)
+	if err != nil {
+		return nil, err
+	}
+	return dialEmbedded(cfg, server)
+}
+
+func dialEmbedded(cfg Config, server *embedded) (*Conn, error) {
 	conn, err := dial(cfg, server.address.URL, server, nats.InProcessServer(server.server), nats.Token(server.address.Password))
 	if err != nil {
 		server.stop()
@@ -86,6 +108,8 @@ func dial(cfg Config, url string, server *embedded, options ...nats.Option) (*Co
 		nats.Name(cfg.Name),
 		nats.Timeout(connectWait),
 		nats.MaxReconnects(-1),
+		// Credentials that are rotated a moment late are no reason to stop trying.
+		nats.IgnoreAuthErrorAbort(),
 		// Without this, what is published while the server is away is kept in
 		// memory and reported as sent.
 		nats.ReconnectBufSize(-1),

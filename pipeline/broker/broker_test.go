@@ -1,6 +1,7 @@
 package broker_test
 
 import (
+	"context"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -61,6 +62,37 @@ func TestEmbeddedIsSharedAndDurable(t *testing.T) {
 	msg, err := stream.GetMsg(t.Context(), 1)
 	if err != nil || string(msg.Data) != "kept" {
 		t.Errorf("got %v, %v", msg, err)
+	}
+}
+
+// A daemon that joined the server of a command would be cut off when that ends.
+func TestServeWaitsForACommandToEnd(t *testing.T) {
+	dir := t.TempDir()
+	command := open(t, dir)
+	type served struct {
+		conn *broker.Conn
+		err  error
+	}
+	done := make(chan served, 1)
+	serve := func(ctx context.Context) {
+		conn, err := broker.Serve(ctx, broker.Config{URL: broker.Embedded, Dir: dir, Log: slog.New(slog.DiscardHandler)})
+		done <- served{conn, err}
+	}
+	given, cancel := context.WithCancel(t.Context())
+	go serve(given)
+	cancel()
+	if s := <-done; s.err == nil || !strings.Contains(s.err.Error(), "another process uses "+dir) {
+		t.Errorf("got %v", s.err)
+	}
+	go serve(t.Context())
+	closed(t, command)
+	s := <-done
+	if s.err != nil {
+		t.Fatal(s.err)
+	}
+	defer closed(t, s.conn)
+	if !s.conn.Embedded() {
+		t.Error("the daemon does not run the server")
 	}
 }
 

@@ -42,14 +42,24 @@ type busyError struct{ address address }
 
 func (*busyError) Error() string { return "another process runs the embedded NATS server" }
 
-// startEmbedded starts the server of dir, or returns a *busyError with the
-// address of the process that already does.
-func startEmbedded(ctx context.Context, dir string) (*embedded, error) {
+// whenBusy is what to do about another process that runs the server: it is
+// called with the address where that listens, again and again until it returns
+// an error or the server has ended.
+type whenBusy func(address) error
+
+// joinAnother returns a *busyError with the address.
+func joinAnother(a address) error { return &busyError{a} }
+
+// waitForAnother has the caller wait.
+func waitForAnother(address) error { return nil }
+
+// startEmbedded starts the server of dir.
+func startEmbedded(ctx context.Context, dir string, busy whenBusy) (*embedded, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("make the folder of the embedded NATS server: %w", err)
 	}
 	file := filepath.Join(dir, "address.json")
-	lock, err := lockOrAddress(ctx, dir, file)
+	lock, err := takeLock(ctx, dir, file, busy)
 	if err != nil {
 		return nil, err
 	}
@@ -61,10 +71,10 @@ func startEmbedded(ctx context.Context, dir string) (*embedded, error) {
 	return e, nil
 }
 
-// lockOrAddress takes the lock of dir, or returns a *busyError once its holder
-// has said where it listens. A holder that is just starting has not yet, one
-// that is stopping does not any more: both are over soon.
-func lockOrAddress(ctx context.Context, dir, file string) (*os.File, error) {
+// takeLock takes the lock of dir, and asks busy what to do once its holder has
+// said where it listens. A holder that is just starting has not yet, one that is
+// stopping does not any more: both are over soon.
+func takeLock(ctx context.Context, dir, file string, busy whenBusy) (*os.File, error) {
 	ctx, cancel := context.WithTimeout(ctx, startWait)
 	defer cancel()
 	poll := time.NewTicker(pollWait)
@@ -76,10 +86,14 @@ func lockOrAddress(ctx context.Context, dir, file string) (*os.File, error) {
 		}
 		a, err := readAddress(file)
 		if err == nil {
-			return nil, &busyError{address: a}
+			if err := busy(a); err != nil {
+				return nil, err
+			}
+		} else if !errors.Is(err, os.ErrNotExist) {
+			return nil, fmt.Errorf("another process uses %s but cannot be reached: %w", dir, err)
 		}
-		if !errors.Is(err, os.ErrNotExist) || ctx.Err() != nil {
-			return nil, fmt.Errorf("another process uses %s but cannot be reached; stop it, or set nats.url: %w", dir, err)
+		if ctx.Err() != nil {
+			return nil, fmt.Errorf("another process uses %s: stop it (perhaps a daemon runs already), or set nats.url: %w", dir, ctx.Err())
 		}
 		select {
 		case <-poll.C:

@@ -85,7 +85,8 @@ func (p *Publisher) Bury(ctx context.Context, l DeadLetter) error {
 	msg.Header.Set(headerLast, l.Last.UTC().Format(time.RFC3339Nano))
 	msg.Header.Set(headerSubject, l.Subject)
 	msg.Header.Set(headerSequence, strconv.FormatUint(l.StreamSequence, 10))
-	id := fmt.Sprintf("%s-%d", Stream, l.StreamSequence)
+	// With the time: sequences begin again in a stream that was deleted.
+	id := fmt.Sprintf("%s-%d-%d", Stream, l.StreamSequence, l.First.UnixNano())
 	if _, err := p.js.PublishMsg(ctx, msg, jetstream.WithMsgID(id)); err != nil {
 		return fmt.Errorf("store dead letter: %w", err)
 	}

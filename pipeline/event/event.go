@@ -53,16 +53,21 @@ type Event struct {
 
 // Deadline returns when Tencent will have deleted the result: 72 hours after
 // the token was made, else 70 hours after the check was completed, else 70
-// hours after seen, the time the event was published.
+// hours after seen, the time the event was published. An event cannot be older
+// than its token, so that it is never later than 72 hours after seen: a sender's
+// clock or time zone may be wrong.
 func (e Event) Deadline(seen time.Time) time.Time {
+	deadline := seen.Add(resultLife - tokenLife)
 	switch {
 	case !e.IssuedAt.IsZero():
-		return e.IssuedAt.Add(resultLife)
+		deadline = e.IssuedAt.Add(resultLife)
 	case !e.CompletedAt.IsZero():
-		return e.CompletedAt.Add(resultLife - tokenLife)
-	default:
-		return seen.Add(resultLife - tokenLife)
+		deadline = e.CompletedAt.Add(resultLife - tokenLife)
 	}
+	if latest := seen.Add(resultLife); deadline.After(latest) {
+		return latest
+	}
+	return deadline
 }
 
 // Encode returns the plain form of the event.

@@ -119,6 +119,8 @@ func TestDeadline(t *testing.T) {
 		{"by the token's making", event.Event{IssuedAt: issued, CompletedAt: completed}, issued.Add(72 * time.Hour)},
 		{"by completion", event.Event{CompletedAt: completed}, completed.Add(70 * time.Hour)},
 		{"by publishing", event.Event{}, seen.Add(70 * time.Hour)},
+		{"a token of the future", event.Event{IssuedAt: seen.Add(500 * time.Hour)}, seen.Add(72 * time.Hour)},
+		{"a completion of the future", event.Event{CompletedAt: seen.Add(8 * time.Hour)}, seen.Add(72 * time.Hour)},
 	}
 	for _, tt := range tests {
 		if got := tt.e.Deadline(seen); !got.Equal(tt.want) {

@@ -17,19 +17,22 @@ const (
 	// deadMaxAge is how long dead letters wait for somebody to look at them.
 	deadMaxAge = 365 * 24 * time.Hour
 	// duplicates is the window in which JetStream drops a second event of one
-	// token. Its memory grows with the rate of events; beyond it the sinks'
+	// token: long enough for a publisher that tries again. Beyond it the sinks'
 	// idempotence takes over.
-	duplicates = time.Hour
+	duplicates = 10 * time.Minute
+	// minAge is the least that a stream must keep events for: a result lives
+	// that long.
+	minAge = 72 * time.Hour
 	// maxAckPending bounds the events of one consumer that are held or wait out
 	// a delay: a delayed event keeps its place until it is redelivered.
 	maxAckPending = 20_000
 )
 
 // EnsureStreams creates the streams of events and dead letters where they are
-// missing. A stream that exists is left as its owner made it, except that
-// missing subjects and a different number of replicas are brought in line; one
-// that would lose events (another retention than limits, storage in memory) is
-// an error.
+// missing. A stream that exists is left as its owner made it, except that missing
+// subjects are added and replicas raised, never lowered; one that would lose
+// events (another retention than limits, storage in memory, an age below 72
+// hours, old events dropped for new ones) is an error.
 func EnsureStreams(ctx context.Context, js jetstream.JetStream, replicas int) error {
 	events := jetstream.StreamConfig{
 		Name:        Stream,
@@ -72,12 +75,11 @@ func ensureStream(ctx context.Context, js jetstream.JetStream, want jetstream.St
 		return fmt.Errorf("look at stream %s: %w", want.Name, err)
 	}
 	have := stream.CachedInfo().Config
-	if have.Retention != jetstream.LimitsPolicy || have.Storage != jetstream.FileStorage {
-		return fmt.Errorf("stream %s has %s retention and %s storage; it must have limits retention and file storage, or events get lost: change or delete it",
-			want.Name, have.Retention, have.Storage)
+	if problem := losing(have); problem != "" {
+		return fmt.Errorf("stream %s would lose events: %s; change it, or delete it and it is made anew", want.Name, problem)
 	}
-	changed := have.Replicas != want.Replicas
-	have.Replicas = want.Replicas
+	changed := have.Replicas < want.Replicas
+	have.Replicas = max(have.Replicas, want.Replicas)
 	for _, subject := range want.Subjects {
 		if !slices.Contains(have.Subjects, subject) {
 			have.Subjects = append(have.Subjects, subject)
@@ -91,6 +93,22 @@ func ensureStream(ctx context.Context, js jetstream.JetStream, want jetstream.St
 		return fmt.Errorf("update stream %s: %w", want.Name, err)
 	}
 	return nil
+}
+
+// losing says how a stream would lose events, or returns "".
+func losing(have jetstream.StreamConfig) string {
+	bounded := have.MaxMsgs > 0 || have.MaxBytes > 0 || have.MaxMsgsPerSubject > 0
+	switch {
+	case have.Retention != jetstream.LimitsPolicy:
+		return fmt.Sprintf("it has %s retention, and must have limits", have.Retention)
+	case have.Storage != jetstream.FileStorage:
+		return fmt.Sprintf("it has %s storage, and must have files", have.Storage)
+	case have.MaxAge > 0 && have.MaxAge < minAge:
+		return fmt.Sprintf("it keeps them for %s, and must for %s", have.MaxAge, minAge)
+	case have.Discard == jetstream.DiscardOld && bounded:
+		return "it has limits and discards old ones at them, and must discard new ones"
+	}
+	return ""
 }
 
 // EnsureConsumer creates or updates the durable pull consumer of an account's

@@ -124,15 +124,23 @@ func TestEnsureStreamsAgain(t *testing.T) {
 
 func TestEnsureStreamsRefusesLossyStream(t *testing.T) {
 	ctx, js := connect(t)
-	if err := js.DeleteStream(ctx, event.Stream); err != nil {
-		t.Fatal(err)
-	}
-	_, err := js.CreateStream(ctx, jetstream.StreamConfig{Name: event.Stream, Subjects: []string{"faceid.completed.*.*"}, Storage: jetstream.MemoryStorage})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := event.EnsureStreams(ctx, js, 1); err == nil || !strings.Contains(err.Error(), "file storage") {
-		t.Errorf("got %v", err)
+	for want, cfg := range map[string]jetstream.StreamConfig{
+		"it has Memory storage":                {Storage: jetstream.MemoryStorage},
+		"it has WorkQueue retention":           {Retention: jetstream.WorkQueuePolicy},
+		"keeps them for 1h0m0s, and must for":  {MaxAge: time.Hour},
+		"discards old ones at them":            {MaxMsgs: 1000},
+		"and must discard new ones; change it": {MaxBytes: 1 << 20},
+	} {
+		if err := js.DeleteStream(ctx, event.Stream); err != nil {
+			t.Fatal(err)
+		}
+		cfg.Name, cfg.Subjects = event.Stream, []string{"faceid.completed.*.*"}
+		if _, err := js.CreateStream(ctx, cfg); err != nil {
+			t.Fatal(err)
+		}
+		if err := event.EnsureStreams(ctx, js, 1); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("got %v, want %q", err, want)
+		}
 	}
 }
 

@@ -162,7 +162,9 @@ func (f *finder) text(v, pattern, field string) (any, error) {
 	if isPath {
 		object, err := f.resolver.resolve(v, f.bucket)
 		if err != nil {
-			return nil, failure(Permanent, "%s: %w", field, err)
+			// The form of paths is not documented, and the bucket may be configured
+			// wrongly: neither is the result's fault.
+			return nil, failure(AccountTrouble, "%s: %w", field, err)
 		}
 		f.add(rank, result.Asset{Field: field, Kind: mediaFields[rank].kind, ContentType: typeByName(object.Key), COS: &object})
 		return v, nil

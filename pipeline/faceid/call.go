@@ -77,10 +77,12 @@ func (c *Client) transportError(err error) *Error {
 	switch {
 	case errors.As(err, &dns) && dns.IsNotFound:
 		return &Error{Class: AccountTrouble, Err: fmt.Errorf("the endpoint %s does not exist: check endpoint, and name resolution", c.host)}
+	case errors.Is(err, spool.ErrFull):
+		return failure(Transient, "%w (%s, worker.timeout)", err, c.cfg.Timeout)
 	case errors.Is(err, context.DeadlineExceeded):
 		return failure(Transient, "no whole answer within %s", c.cfg.Timeout)
 	case errors.Is(err, extract.ErrTooLarge), errors.Is(err, extract.ErrTooDeep):
-		return &Error{Class: Permanent, Err: fmt.Errorf("%w (worker.max_response is %d bytes)", err, c.cfg.MaxResponse)}
+		return &Error{Class: AccountTrouble, Err: fmt.Errorf("%w (worker.max_response is %d bytes)", err, c.cfg.MaxResponse)}
 	case errors.As(err, &status), errors.As(err, &syntax), errors.As(err, &field):
 		// A transfer may have gone wrong; what is wrong for good ends at the
 		// event's deadline.

@@ -192,6 +192,9 @@ func (q Query) action() (string, map[string]any) {
 			params[name] = value
 		}
 	}
+	if q.Product == result.EID {
+		q.InfoType = strings.ReplaceAll(q.InfoType, partVideo, "")
+	}
 	set("InfoType", q.InfoType, q.InfoType != "")
 	set("IsCutIdCardImage", true, q.CropIDCard)
 	set("IsNeedIdCardAvatar", true, q.Avatar)

@@ -319,17 +319,18 @@ func TestRefusals(t *testing.T) {
 	rule := query(good)
 	rule.RuleID = "2"
 	for name, tt := range map[string]struct {
-		q    faceid.Query
-		code string
+		q     faceid.Query
+		code  string
+		class faceid.Class
 	}{
-		"unknown BizToken": {faceid.Query{Product: result.Enhanced, Token: "x", RuleID: "1"}, "InvalidParameter"},
-		"unknown EidToken": {faceid.Query{Product: result.EID, Token: "x"}, "InvalidParameterValue.BizTokenIllegal"},
-		"expired":          {query(old), "InvalidParameterValue.BizTokenExpired"},
-		"unknown rule":     {rule, "InvalidParameterValue.RuleIdNotExist"},
+		"unknown BizToken": {faceid.Query{Product: result.Enhanced, Token: "x", RuleID: "1"}, "InvalidParameter", faceid.Permanent},
+		"unknown EidToken": {faceid.Query{Product: result.EID, Token: "x"}, "InvalidParameterValue.BizTokenIllegal", faceid.Permanent},
+		"expired":          {query(old), "InvalidParameterValue.BizTokenExpired", faceid.Permanent},
+		"unknown rule":     {rule, "InvalidParameterValue.RuleIdNotExist", faceid.AccountTrouble},
 	} {
 		_, err := rig.get(t, tt.q)
 		var e *faceid.Error
-		if !errors.As(err, &e) || e.Code != tt.code || e.Class != faceid.Permanent || e.RequestID == "" {
+		if !errors.As(err, &e) || e.Code != tt.code || e.Class != tt.class || e.RequestID == "" {
 			t.Errorf("%s: got %v", name, err)
 		}
 	}
@@ -409,7 +410,7 @@ func TestResponseLimit(t *testing.T) {
 	rig := newRig(t, func(c *faceid.Config) { c.MaxResponse = 100_000 })
 	c := marked()
 	rig.api.Put(c)
-	if _, err := rig.get(t, query(c)); faceid.ClassOf(err) != faceid.Permanent || !strings.Contains(err.Error(), "worker.max_response is 100000 bytes") {
+	if _, err := rig.get(t, query(c)); faceid.ClassOf(err) != faceid.AccountTrouble || !strings.Contains(err.Error(), "worker.max_response is 100000 bytes") {
 		t.Errorf("got %v", err)
 	}
 }

@@ -83,9 +83,11 @@ type apiCode struct {
 	text  string
 }
 
-// apiCodes are the documented error codes (FACTS §3.1). A code that is not here
-// is looked up without its last part, and in the end taken for transient: a
-// result that waits is not lost, one that is given up may be.
+// apiCodes are the documented error codes (FACTS §3.1). Only what the service
+// says of a token itself is permanent: what the owner can mend, the wrong rule or
+// endpoint included, waits for that. A code that is not here is looked up without
+// its last part, and in the end taken for transient: a result that waits is not
+// lost, one that is given up may be.
 var apiCodes = map[string]apiCode{
 	"FailedOperation.DecryptSystemError":                {AccountTrouble, "the service cannot open the request's key: check encryption.public_key and encryption.algorithm"},
 	"FailedOperation.EncryptSystemError":                {Transient, "the service failed to encrypt the answer"},
@@ -96,17 +98,17 @@ var apiCodes = map[string]apiCode{
 	"InternalError.EncryptSystemError":                  {Transient, "the service failed to encrypt the answer"},
 	"InternalError":                                     {Transient, "error inside the service"},
 	"InvalidParameter":                                  {Permanent, "the service does not know this token, or a parameter is wrong"},
-	"InvalidParameterValue":                             {Permanent, "a parameter has a wrong value"},
+	"InvalidParameterValue":                             {AccountTrouble, "the service refuses a parameter: check rule_id and request"},
 	"InvalidParameterValue.BizTokenExpired":             {Permanent, "the token expired; Tencent has deleted the result"},
 	"InvalidParameterValue.BizTokenIllegal":             {Permanent, "the service does not know this token"},
-	"InvalidParameterValue.RuleIdNotExist":              {Permanent, "the rule id does not exist"},
+	"InvalidParameterValue.RuleIdNotExist":              {AccountTrouble, "the rule id does not exist: check rule_id, and where the event has its own from"},
 	"UnauthorizedOperation":                             {AccountTrouble, "the account is not allowed to do this: check its CAM policy"},
 	"UnauthorizedOperation.ActivateError":               {AccountTrouble, "the FaceID service of the account is not active: check the console"},
 	"UnauthorizedOperation.Activating":                  {AccountTrouble, "the FaceID service of the account is being activated"},
 	"UnauthorizedOperation.Arrears":                     {AccountTrouble, "the account is in arrears: pay, or results are deleted three days after their check"},
 	"UnauthorizedOperation.NonAuthorize":                {AccountTrouble, "the account has no verified identity: check the console"},
 	"UnauthorizedOperation.Nonactivated":                {AccountTrouble, "FaceID is not activated for the account: check the console"},
-	"ActionOffline":                                     {Permanent, "the API action was taken offline"},
+	"ActionOffline":                                     {AccountTrouble, "the API action was taken offline: this program may be too old"},
 	"AuthFailure":                                       {AccountTrouble, "the credentials were refused"},
 	"AuthFailure.InvalidAuthorization":                  {AccountTrouble, "the signature has a wrong form: a proxy may have changed the request"},
 	"AuthFailure.InvalidSecretId":                       {AccountTrouble, "the secret_id is not one of the API's keys: check secret_id"},
@@ -116,16 +118,16 @@ var apiCodes = map[string]apiCode{
 	"AuthFailure.SignatureFailure":                      {AccountTrouble, "the signature is wrong: check secret_key"},
 	"AuthFailure.TokenFailure":                          {AccountTrouble, "the STS token is wrong or expired"},
 	"AuthFailure.UnauthorizedOperation":                 {AccountTrouble, "the CAM policy of these credentials does not allow this action"},
-	"InvalidAction":                                     {Permanent, "the endpoint does not know this action: check endpoint"},
-	"InvalidRequest":                                    {Permanent, "the request has a wrong form"},
-	"MissingParameter":                                  {Permanent, "a parameter is missing"},
-	"UnknownParameter":                                  {Permanent, "the endpoint does not know a parameter"},
-	"NoSuchVersion":                                     {Permanent, "the endpoint does not know this version of the API: check endpoint"},
+	"InvalidAction":                                     {AccountTrouble, "the endpoint does not know this action: check endpoint"},
+	"InvalidRequest":                                    {AccountTrouble, "the request has a wrong form: a proxy may have changed it"},
+	"MissingParameter":                                  {AccountTrouble, "the service misses a parameter: check endpoint and request"},
+	"UnknownParameter":                                  {AccountTrouble, "the endpoint does not know a parameter: check request and endpoint"},
+	"NoSuchVersion":                                     {AccountTrouble, "the endpoint does not know this version of the API: check endpoint"},
 	"IpInBlacklist":                                     {AccountTrouble, "this machine's address is on the account's black list"},
 	"IpNotInWhitelist":                                  {AccountTrouble, "this machine's address is not on the account's white list"},
 	"RequestLimitExceeded":                              {Throttled, "the account calls too often"},
 	"LimitExceeded":                                     {Throttled, "the account is over a limit"},
-	"RequestSizeLimitExceeded":                          {Permanent, "the request is too large"},
+	"RequestSizeLimitExceeded":                          {AccountTrouble, "the request is too large"},
 	"ResponseSizeLimitExceeded":                         {TooLarge, "the answer is larger than the service sends at once"},
 	"ResourceUnavailable":                               {Transient, "a resource of the service is unavailable"},
 	"ServiceUnavailable":                                {Transient, "the service is unavailable"},
@@ -145,15 +147,22 @@ func newAPIError(code, requestID string) *Error {
 }
 
 func lookUp(code string) apiCode {
-	for prefix := code; ; {
-		if row, ok := apiCodes[prefix]; ok {
-			return row
-		}
-		dot := strings.LastIndexByte(prefix, '.')
+	if row, ok := apiCodes[code]; ok {
+		return row
+	}
+	for family := code; ; {
+		dot := strings.LastIndexByte(family, '.')
 		if dot < 0 {
 			return apiCode{Transient, "an error this version does not know"}
 		}
-		prefix = prefix[:dot]
+		family = family[:dot]
+		row, ok := apiCodes[family]
+		switch {
+		case ok && row.class == Permanent:
+			return apiCode{AccountTrouble, "an error this version does not know, of a request that the service refuses"}
+		case ok:
+			return row
+		}
 	}
 }
 

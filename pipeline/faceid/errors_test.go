@@ -18,25 +18,22 @@ var documented = map[faceid.Class]string{
 		InternalError ResourceUnavailable ServiceUnavailable`,
 	faceid.Throttled: `RequestLimitExceeded RequestLimitExceeded.IPLimitExceeded RequestLimitExceeded.UinLimitExceeded
 		RequestLimitExceeded.GlobalRegionUinLimitExceeded FailedOperation.RequestLimitExceeded LimitExceeded`,
-	faceid.Permanent: `InvalidParameter InvalidParameterValue InvalidParameterValue.BizTokenExpired InvalidParameterValue.BizTokenIllegal
-		InvalidParameterValue.RuleIdNotExist ActionOffline InvalidAction InvalidRequest MissingParameter UnknownParameter
-		NoSuchVersion RequestSizeLimitExceeded`,
+	faceid.Permanent: `InvalidParameter InvalidParameterValue.BizTokenExpired InvalidParameterValue.BizTokenIllegal`,
 	faceid.AccountTrouble: `FailedOperation.DecryptSystemError FailedOperation.StsUnAuthErrError UnauthorizedOperation
 		UnauthorizedOperation.ActivateError UnauthorizedOperation.Activating UnauthorizedOperation.Arrears
 		UnauthorizedOperation.NonAuthorize UnauthorizedOperation.Nonactivated AuthFailure AuthFailure.InvalidAuthorization
 		AuthFailure.InvalidSecretId AuthFailure.MFAFailure AuthFailure.SecretIdNotFound AuthFailure.SignatureExpire
 		AuthFailure.SignatureFailure AuthFailure.TokenFailure AuthFailure.UnauthorizedOperation IpInBlacklist
-		IpNotInWhitelist UnsupportedRegion`,
+		IpNotInWhitelist UnsupportedRegion InvalidParameterValue InvalidParameterValue.RuleIdNotExist ActionOffline
+		InvalidAction InvalidRequest MissingParameter UnknownParameter NoSuchVersion RequestSizeLimitExceeded`,
 	faceid.TooLarge: `ResponseSizeLimitExceeded`,
 }
 
-// undocumented codes take their family's class, and are never permanent
-// otherwise.
+// undocumented codes take their family's class, but are never permanent.
 var undocumented = map[faceid.Class]string{
 	faceid.Transient:      `InternalError.Db FailedOperation.Something Nonsense Nonsense.Too`,
 	faceid.Throttled:      `RequestLimitExceeded.SomeLimit LimitExceeded.Quota`,
-	faceid.Permanent:      `InvalidParameterValue.NewRule`,
-	faceid.AccountTrouble: `AuthFailure.New UnauthorizedOperation.New.Deeper`,
+	faceid.AccountTrouble: `AuthFailure.New UnauthorizedOperation.New.Deeper InvalidParameterValue.NewRule InvalidParameter.New`,
 }
 
 func TestEveryCodeOfTheAPI(t *testing.T) {

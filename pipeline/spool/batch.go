@@ -19,6 +19,15 @@ import (
 // ErrClosed is returned by what belongs to a batch that was closed.
 var ErrClosed = errors.New("the media was released")
 
+// ErrFull is wrapped by the error for a wait for room that was ended by its
+// context: the quota is used up by results that sinks have not taken yet.
+var ErrFull = errors.New("no room in the spool (spool.quota)")
+
+// memoryItems is how many items of the full memory limit a batch may have in
+// memory; what comes then goes to files. It keeps an answer of very many items
+// from taking all memory.
+const memoryItems = 8
+
 // Batch holds the media of one result. One goroutine writes it; its items may
 // then be read by many.
 type Batch struct {
@@ -29,10 +38,12 @@ type Batch struct {
 	files  []*sealedFile
 	bytes  int64
 	closed bool
+	// memory is how many of the bytes are in memory; only the writer uses it.
+	memory int64
 }
 
-// Close removes all items, those half written too. Readers that are open fail from then on. Calling it
-// again does nothing.
+// Close removes all items, those half written too. Readers that are open fail
+// from then on. Calling it again does nothing.
 func (b *Batch) Close() error {
 	b.mu.Lock()
 	if b.closed {
@@ -99,7 +110,8 @@ func (w *Writer) write(p []byte) error {
 	if room := sniffLength - len(w.head); room > 0 {
 		w.head = append(w.head, p[:min(room, len(p))]...)
 	}
-	if w.file == nil && w.size <= w.batch.spool.cfg.MemoryLimit {
+	if limit := w.batch.spool.cfg.MemoryLimit; w.file == nil && w.size <= limit && w.batch.memory+int64(len(p)) <= memoryItems*limit {
+		w.batch.memory += int64(len(p))
 		_, _ = w.memory.Write(p)
 		return nil
 	}
@@ -112,6 +124,7 @@ func (w *Writer) write(p []byte) error {
 		if err := file.write(w.memory.Bytes()); err != nil {
 			return err
 		}
+		w.batch.memory -= int64(w.memory.Len())
 		w.memory = bytes.Buffer{}
 	}
 	return w.file.write(p)

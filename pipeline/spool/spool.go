@@ -225,7 +225,7 @@ func wait(ctx context.Context, changed <-chan struct{}) error {
 	case <-changed:
 		return nil
 	case <-ctx.Done():
-		return fmt.Errorf("wait for room in the spool: %w", context.Cause(ctx))
+		return fmt.Errorf("%w: %w", ErrFull, context.Cause(ctx))
 	}
 }
 

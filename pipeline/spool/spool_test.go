@@ -373,13 +373,33 @@ func TestWaitingHearsTheContext(t *testing.T) {
 	ctx, cancel := context.WithCancelCause(t.Context())
 	gone := errors.New("gone")
 	cancel(gone)
-	if _, err := younger.Create(ctx).Write([]byte("x")); !errors.Is(err, gone) {
+	if _, err := younger.Create(ctx).Write([]byte("x")); !errors.Is(err, gone) || !errors.Is(err, spool.ErrFull) {
 		t.Errorf("writing: %v", err)
 	}
 	if _, err := s.Begin(ctx); !errors.Is(err, gone) {
 		t.Errorf("beginning: %v", err)
 	}
 	put(t, older, make([]byte, 5000)) // the oldest goes on
+}
+
+// Very many small items do not take all memory: most go to files.
+func TestManyItemsGoToFiles(t *testing.T) {
+	const limit = 1000
+	dir := t.TempDir()
+	s := open(t, spool.Config{Dir: dir, MemoryLimit: limit, Quota: 1 << 30})
+	b := begin(t, s)
+	var items []*spool.Item
+	for i := range 100 {
+		items = append(items, put(t, b, bytes.Repeat([]byte{byte(i)}, limit)))
+	}
+	if files := media(t, dir); len(files) < 90 {
+		t.Errorf("only %d files", len(files))
+	}
+	for i, item := range items {
+		if got := read(t, item); !bytes.Equal(got, bytes.Repeat([]byte{byte(i)}, limit)) {
+			t.Errorf("item %d has other bytes", i)
+		}
+	}
 }
 
 func TestSweep(t *testing.T) {

@@ -26,6 +26,7 @@ type Metrics struct {
 	verdicts   *prometheus.CounterVec
 	stages     *prometheus.HistogramVec
 	inFlight   prometheus.Gauge
+	strangers  prometheus.Gauge
 }
 
 // Outcome is what became of one delivery of an event.
@@ -89,7 +90,11 @@ func New() *Metrics {
 			Help: "Events this process holds now.",
 		}),
 	}
-	m.registry.MustRegister(m.events, m.dead, m.calls, m.sinkErrors, m.assets, m.bytes, m.verdicts, m.stages, m.inFlight,
+	m.strangers = prometheus.NewGauge(prometheus.GaugeOpts{
+		Name: "faceid_ingest_unconfigured_events",
+		Help: "Stored events of accounts that are not configured, which nobody takes.",
+	})
+	m.registry.MustRegister(m.strangers, m.events, m.dead, m.calls, m.sinkErrors, m.assets, m.bytes, m.verdicts, m.stages, m.inFlight,
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return m
 }
@@ -152,6 +157,9 @@ func (m *Metrics) Verdict(account, product string, passed bool) {
 func (m *Metrics) Stage(stage string, took time.Duration) {
 	m.stages.WithLabelValues(stage).Observe(took.Seconds())
 }
+
+// Strangers sets how many events nobody takes.
+func (m *Metrics) Strangers(n uint64) { m.strangers.Set(float64(n)) }
 
 // Held moves the number of events this process holds.
 func (m *Metrics) Held(by int) { m.inFlight.Add(float64(by)) }

@@ -67,6 +67,7 @@ func TestMetrics(t *testing.T) {
 	m.Asset("image", false, 0)
 	m.Verdict("main", "enhanced", true)
 	m.Stage("pull", 30*time.Millisecond)
+	m.Strangers(5)
 	m.Held(3)
 	m.Held(-1)
 	status, page := serve(t, m, nil)("/metrics")
@@ -85,6 +86,7 @@ func TestMetrics(t *testing.T) {
 		`faceid_ingest_stage_seconds_count{stage="pull"} 1`,
 		`faceid_ingest_stage_seconds_bucket{stage="pull",le="0.08"} 1`,
 		`faceid_ingest_events_in_flight 2`,
+		`faceid_ingest_unconfigured_events 5`,
 		`faceid_ingest_spool_bytes 7`,
 		`faceid_ingest_spool_quota_bytes 100`,
 		`go_goroutines `,

@@ -50,7 +50,7 @@ type Config struct {
 func DefaultConfig() Config {
 	return Config{
 		KeepText: 4 << 10, UnknownLimit: 64 << 10,
-		MaxBody: 256 << 20, MaxJSON: 4 << 20, MaxDepth: 64, MaxMedia: 1024,
+		MaxBody: 256 << 20, MaxJSON: 1 << 20, MaxDepth: 64, MaxMedia: 256,
 	}
 }
 
