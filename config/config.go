@@ -134,7 +134,8 @@ type Storage struct {
 
 // Worker says how events are worked on.
 type Worker struct {
-	// Slots is how many events are worked on at once, 1 to 4096. Default 32.
+	// Slots is how many events of one account are worked on at once, 1 to 4096;
+	// backfill takes three quarters of them at most. Default 32.
 	Slots int `yaml:"slots"`
 	// AckWait is how long JetStream waits for a sign of life of an event's worker
 	// before it gives the event to another, 1s or more. Default 60s.
