@@ -95,13 +95,7 @@ func (a Account) check(path string, wrong report, names map[string]bool) {
 	oneSecret(path, "secret_id", a.SecretID, a.SecretIDFile, true, wrong)
 	oneSecret(path, "secret_key", a.SecretKey, a.SecretKeyFile, true, wrong)
 	oneSecret(path, "session_token", a.SessionToken, a.SessionTokenFile, false, wrong)
-	u, err := url.Parse(a.Endpoint)
-	switch {
-	case err != nil || u.Host == "" || strings.Trim(u.Path, "/") != "" || u.Scheme != "https" && u.Scheme != "http":
-		wrong(path+".endpoint", "must be a URL without a path, such as https://faceid.tencentcloudapi.com")
-	case u.Scheme == "http" && !loopback(u.Host):
-		wrong(path+".endpoint", "must be https: results would travel in clear")
-	}
+	checkEndpoint(path+".endpoint", a.Endpoint, "https://faceid.tencentcloudapi.com", wrong)
 	if a.Region != "" && !region.MatchString(a.Region) {
 		wrong(path+".region", "must be a region such as ap-guangzhou")
 	}
@@ -116,7 +110,10 @@ func (a Account) check(path string, wrong report, names map[string]bool) {
 	if a.Request.BestFrames < 0 || a.Request.BestFrames > 10 {
 		wrong(path+".request.best_frames", "must be 0 to 10")
 	}
-	a.checkUnsupported(path, wrong)
+	a.Encryption.check(path+".encryption", wrong)
+	if a.EID.PassphraseFile != "" && a.EID.PrivateKeyFile == "" {
+		wrong(path+".eid", "has a passphrase_file, but no private_key_file")
+	}
 	if a.Storage != (Storage{}) {
 		if !bucket.MatchString(a.Storage.Bucket) {
 			wrong(path+".storage.bucket", "must be a bucket name with its APPID, such as faceid-1250000000")
@@ -127,16 +124,37 @@ func (a Account) check(path string, wrong report, names map[string]bool) {
 	}
 }
 
-// checkUnsupported refuses settings that would be ignored: a protection that is
-// asked for and not there is worse than none.
-func (a Account) checkUnsupported(path string, wrong report) {
-	if !contains([]string{"none", "fields", "body"}, a.Encryption.Mode) {
-		wrong(path+".encryption.mode", "must be none, fields or body")
-	} else if a.Encryption.Mode != "none" {
-		wrong(path+".encryption.mode", "is not supported by this version; only none is")
+func (e Encryption) check(path string, wrong report) {
+	sm4 := e.Algorithm == "SM4-GCM"
+	if !sm4 && e.Algorithm != "AES-256-CBC" {
+		wrong(path+".algorithm", "must be AES-256-CBC or SM4-GCM")
 	}
-	if a.EID != (EID{}) {
-		wrong(path+".eid", "is not supported by this version")
+	checkEndpoint(path+".kms_endpoint", e.KMSEndpoint, "https://kms.tencentcloudapi.com", wrong)
+	if e.DataKeyLife < 0 || e.DataKeyLife.Duration() > 24*time.Hour {
+		wrong(path+".data_key_life", "must be 0 to 24h")
+	}
+	switch {
+	case !contains([]string{"none", "fields", "body"}, e.Mode):
+		wrong(path+".mode", "must be none, fields or body")
+	case e.Mode == "none" && (e.PublicKeyFile != "" || e.KMSKeyID != ""):
+		wrong(path+".mode", "is none, and there is a key: must be fields or body for the key to be used")
+	case e.Mode != "none" && e.PublicKeyFile == "" && e.KMSKeyID == "":
+		wrong(path, "needs public_key_file (the key that the FaceID console shows) or kms_key_id")
+	case e.PublicKeyFile != "" && e.KMSKeyID != "":
+		wrong(path, "has public_key_file and kms_key_id: give one of them")
+	case e.KMSKeyID != "" && sm4:
+		wrong(path+".algorithm", "must be AES-256-CBC with kms_key_id")
+	}
+}
+
+// checkEndpoint checks the URL of an API.
+func checkEndpoint(path, endpoint, example string, wrong report) {
+	u, err := url.Parse(endpoint)
+	switch {
+	case err != nil || u.Host == "" || strings.Trim(u.Path, "/") != "" || u.Scheme != "https" && u.Scheme != "http":
+		wrong(path, "must be a URL without a path, such as %s", example)
+	case u.Scheme == "http" && !loopback(u.Host):
+		wrong(path, "must be https: results would travel in clear")
 	}
 }
 

@@ -13,6 +13,7 @@ import (
 	"fmt"
 	"os"
 	"strings"
+	"time"
 
 	"github.com/faceid-ingest/faceid-ingest/pipeline/privacy"
 	"github.com/faceid-ingest/faceid-ingest/sinks"
@@ -106,7 +107,7 @@ type Request struct {
 	AllVideos bool `yaml:"all_videos"`
 }
 
-// Encryption of what the API sends.
+// Encryption of what the API sends for enhanced tokens.
 type Encryption struct {
 	// Mode is none, fields or body. Default none.
 	Mode string `yaml:"mode"`
@@ -114,6 +115,14 @@ type Encryption struct {
 	Algorithm string `yaml:"algorithm"`
 	// PublicKeyFile holds the public key that the FaceID console shows.
 	PublicKeyFile string `yaml:"public_key_file"`
+	// KMSKeyID is the key in KMS that accounts have which enabled encryption
+	// before March 2023, in place of a public key; AES-256-CBC only.
+	KMSKeyID string `yaml:"kms_key_id"`
+	// KMSEndpoint is the URL of KMS. Default https://kms.tencentcloudapi.com.
+	KMSEndpoint string `yaml:"kms_endpoint"`
+	// DataKeyLife is how long one data key of KMS serves requests, 0 for one
+	// request only. Default 10m.
+	DataKeyLife Duration `yaml:"data_key_life"`
 }
 
 // EID opens what eid results hold of a person.
@@ -210,11 +219,14 @@ func Default() *Config {
 // defaultAccount is what an account in the file is decoded over.
 func defaultAccount() Account {
 	return Account{
-		Endpoint:   "https://faceid.tencentcloudapi.com",
-		Region:     "ap-guangzhou",
-		RateLimit:  100,
-		Request:    Request{InfoType: "0"},
-		Encryption: Encryption{Mode: "none", Algorithm: "AES-256-CBC"},
+		Endpoint:  "https://faceid.tencentcloudapi.com",
+		Region:    "ap-guangzhou",
+		RateLimit: 100,
+		Request:   Request{InfoType: "0"},
+		Encryption: Encryption{
+			Mode: "none", Algorithm: "AES-256-CBC",
+			KMSEndpoint: "https://kms.tencentcloudapi.com", DataKeyLife: Duration(10 * time.Minute),
+		},
 	}
 }
 

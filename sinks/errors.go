@@ -19,13 +19,16 @@ const (
 	// ClassPermanent means that this result will never be taken, whatever the
 	// time: the event becomes a dead letter.
 	ClassPermanent Class = "permanent"
+	// ClassErased means that the token was erased, see Eraser: there is nothing
+	// left to do.
+	ClassErased Class = "erased"
 	// ClassCanceled means that the caller gave up; it is nobody's fault.
 	ClassCanceled Class = "canceled"
 )
 
 // Classes lists every class, for metrics that show all of them from the start.
 func Classes() []Class {
-	return []Class{ClassTransient, ClassThrottled, ClassPermanent, ClassCanceled}
+	return []Class{ClassTransient, ClassThrottled, ClassPermanent, ClassErased, ClassCanceled}
 }
 
 // PermanentError says that repeating the call cannot help: the sink refuses
@@ -70,6 +73,8 @@ func ClassOf(err error) (Class, time.Duration) {
 	switch {
 	case err == nil:
 		return "", 0
+	case errors.Is(err, ErrErased):
+		return ClassErased, 0
 	case errors.As(err, &permanent):
 		return ClassPermanent, 0
 	case errors.As(err, &throttled):

@@ -23,6 +23,7 @@ func TestClassOf(t *testing.T) {
 		{context.DeadlineExceeded, sinks.ClassTransient, 0},
 		{fmt.Errorf("write: %w", context.Canceled), sinks.ClassCanceled, 0},
 		{sinks.Permanent(cause), sinks.ClassPermanent, 0},
+		{fmt.Errorf("record: %w", sinks.ErrErased), sinks.ClassErased, 0},
 		{fmt.Errorf("record: %w", sinks.Permanent(cause)), sinks.ClassPermanent, 0},
 		{fmt.Errorf("upload: %w", sinks.Throttled(cause, 3*time.Second)), sinks.ClassThrottled, 3 * time.Second},
 		{errors.Join(sinks.Throttled(cause, time.Second), sinks.Permanent(cause)), sinks.ClassPermanent, 0},

@@ -139,21 +139,25 @@ func openSpool(cfg *config.Config) (*spool.Spool, error) {
 
 // newAccounts makes a client for every account. The returned function closes
 // them.
-func newAccounts(cfg *config.Config) ([]pipeline.Account, func(), error) {
+func newAccounts(cfg *config.Config, log *slog.Logger) (_ []pipeline.Account, _ func(), err error) {
 	var accounts []pipeline.Account
-	var clients []*faceid.Client
+	var closers []func()
 	closeAll := func() {
-		for _, c := range clients {
-			c.Close()
+		for _, c := range closers {
+			c()
 		}
 	}
-	for _, account := range cfg.Accounts {
-		client, err := newClient(cfg, account)
+	defer func() {
 		if err != nil {
 			closeAll()
+		}
+	}()
+	for _, account := range cfg.Accounts {
+		client, closeClient, err := newClient(cfg, account, log)
+		if err != nil {
 			return nil, nil, fmt.Errorf("account %s: %w", account.Name, err)
 		}
-		clients = append(clients, client)
+		closers = append(closers, closeClient)
 		accounts = append(accounts, pipeline.Account{
 			Name: account.Name,
 			Query: faceid.Query{
@@ -170,21 +174,44 @@ func newAccounts(cfg *config.Config) ([]pipeline.Account, func(), error) {
 	return accounts, closeAll, nil
 }
 
-func newClient(cfg *config.Config, account config.Account) (*faceid.Client, error) {
-	return faceid.New(faceid.Config{
-		Account:  account.Name,
-		Endpoint: account.Endpoint,
-		Region:   account.Region,
-		Credentials: func(context.Context) (faceid.Credential, error) {
-			id, key, token, err := account.Credential()
-			return faceid.Credential{SecretID: id, SecretKey: key, Token: token}, err
-		},
+// newClient makes the client of an account with its keys. The returned function
+// closes it.
+func newClient(cfg *config.Config, account config.Account, log *slog.Logger) (*faceid.Client, func(), error) {
+	eidKey, err := openEIDKey(account.EID)
+	if err != nil {
+		return nil, nil, err
+	}
+	encryption, closeEncryption, err := openEncryption(cfg, account)
+	if err != nil {
+		return nil, nil, err
+	}
+	client, err := faceid.New(faceid.Config{
+		Account:     account.Name,
+		Endpoint:    account.Endpoint,
+		Region:      account.Region,
+		Credentials: credentials(account),
 		Timeout:     cfg.Worker.Timeout.Duration(),
 		MaxResponse: int64(cfg.Worker.MaxResponse),
+		Storage:     faceid.Storage{Bucket: account.Storage.Bucket, Region: account.Storage.Region},
+		Encryption:  encryption,
+		EIDKey:      eidKey,
+		Log:         log.With("account", account.Name),
 		// A tenth of a second at once: more would exceed the limit in a second.
-		Limit:   rate.NewLimiter(rate.Limit(account.RateLimit), max(1, account.RateLimit/10)),
-		Storage: faceid.Storage{Bucket: account.Storage.Bucket, Region: account.Storage.Region},
+		Limit: rate.NewLimiter(rate.Limit(account.RateLimit), max(1, account.RateLimit/10)),
 	})
+	if err != nil {
+		closeEncryption()
+		return nil, nil, err
+	}
+	return client, func() { client.Close(); closeEncryption() }, nil
+}
+
+// credentials reads an account's secrets anew for each call.
+func credentials(account config.Account) func(context.Context) (faceid.Credential, error) {
+	return func(context.Context) (faceid.Credential, error) {
+		id, key, token, err := account.Credential()
+		return faceid.Credential{SecretID: id, SecretKey: key, Token: token}, err
+	}
 }
 
 // daemon is everything that runs together.
@@ -231,7 +258,7 @@ func newDaemon(ctx context.Context, cfg *config.Config, log *slog.Logger) (_ *da
 		return nil, err
 	}
 	d.closers = append(d.closers, func() error { return closeSinks(context.WithoutCancel(ctx), d.sinks) })
-	accounts, closeAccounts, err := newAccounts(cfg)
+	accounts, closeAccounts, err := newAccounts(cfg, log)
 	if err != nil {
 		return nil, err
 	}

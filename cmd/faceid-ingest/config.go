@@ -101,11 +101,11 @@ func probes(cfg *config.Config) []probe {
 	}
 	for _, account := range cfg.Accounts {
 		list = append(list, probe{"account " + account.Name, func(context.Context) error {
-			client, err := newClient(cfg, account)
+			_, closeClient, err := newClient(cfg, account, slog.New(slog.DiscardHandler))
 			if err != nil {
 				return err
 			}
-			client.Close()
+			closeClient()
 			_, _, _, err = account.Credential()
 			return err
 		}})

@@ -9,9 +9,11 @@ package broker
 
 import (
 	"context"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -138,7 +140,7 @@ func dial(cfg Config, url string, server *embedded, options ...nats.Option) (*Co
 	}
 	nc, err := nats.Connect(url, options...)
 	if err != nil {
-		return nil, fmt.Errorf("connect to NATS at %s: %w", redactURL(url), err)
+		return nil, fmt.Errorf("connect to NATS at %s: %w%s", redactURL(url), err, tlsHint(err))
 	}
 	js, err := jetstream.New(nc)
 	if err != nil {
@@ -147,6 +149,21 @@ func dial(cfg Config, url string, server *embedded, options ...nats.Option) (*Co
 	}
 	c.NATS, c.JS = nc, js
 	return c, nil
+}
+
+// tlsHint says what to look at when the two sides do not trust each other. With
+// TLS 1.3 a server refuses a client's certificate when the client thinks the
+// handshake is over, so that all it may see is a closed connection.
+func tlsHint(err error) string {
+	var stranger x509.UnknownAuthorityError
+	var alert *net.OpError
+	switch {
+	case errors.As(err, &stranger):
+		return ": check nats.tls.ca"
+	case errors.Is(err, nats.ErrTLS), errors.As(err, &alert) && alert.Op == "remote error": // a TLS alert
+		return ": the server may want a client certificate that it trusts, check nats.tls.cert and nats.tls.key"
+	}
+	return ""
 }
 
 // Embedded reports whether this process runs the server.

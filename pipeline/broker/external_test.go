@@ -96,13 +96,13 @@ func TestMutualTLS(t *testing.T) {
 
 	without := right
 	without.CAFile = ""
-	refused(t, without, "unknown authority")
+	refused(t, without, "check nats.tls.ca")
 	without = right
 	without.CertFile, without.KeyFile = "", ""
-	refused(t, without, "certificate")
+	refused(t, without, "check nats.tls.cert and nats.tls.key")
 	without = right
 	without.CertFile, without.KeyFile = file("stranger.pem"), file("stranger.key")
-	refused(t, without, "connect to NATS")
+	refused(t, without, "check nats.tls.cert and nats.tls.key")
 	without = right
 	without.CAFile = file("nothing.pem")
 	refused(t, without, "nothing.pem")

@@ -42,8 +42,8 @@ func TestOpenEIDInEveryForm(t *testing.T) {
 	fills := map[string]func(int) []byte{
 		"zeros":  nil,
 		"spaces": func(n int) []byte { return bytes.Repeat([]byte(" "), n) },
-		"PKCS#7": func(n int) []byte { n = n + 16*b2i(n == 0); return bytes.Repeat([]byte{byte(n)}, n) },
-		"ISO":    func(n int) []byte { n = n + 16*b2i(n == 0); return append([]byte{0x80}, make([]byte, n-1)...) },
+		"PKCS#7": func(n int) []byte { n = atLeastOne(n); return bytes.Repeat([]byte{byte(n)}, n) },
+		"ISO":    func(n int) []byte { return append([]byte{0x80}, make([]byte, atLeastOne(n)-1)...) },
 		"buffer": func(n int) []byte { return make([]byte, n+160) },
 		"lines":  func(n int) []byte { return bytes.Repeat([]byte("\n"), n+32) },
 	}
@@ -73,11 +73,12 @@ func TestOpenEIDInEveryForm(t *testing.T) {
 	}
 }
 
-func b2i(b bool) int {
-	if b {
-		return 1
+// atLeastOne is the length of fill that must not be missing.
+func atLeastOne(n int) int {
+	if n == 0 {
+		return 16
 	}
-	return 0
+	return n
 }
 
 func variant(f envelopetest.Form) string {
@@ -153,14 +154,14 @@ func TestOpenEIDRefuses(t *testing.T) {
 	}
 }
 
-// flip changes a bit of a byte inside base64.
+// flip changes the first bit of a byte inside base64: text stops being UTF-8.
 func flip(t testing.TB, text string, at int) string {
 	t.Helper()
 	raw, err := base64.StdEncoding.DecodeString(text)
 	if err != nil {
 		t.Fatal(err)
 	}
-	raw[at] ^= 1
+	raw[at] ^= 0x80
 	return base64.StdEncoding.EncodeToString(raw)
 }
 

@@ -6,6 +6,9 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"net/url"
+	"strings"
+	"time"
 
 	"github.com/tencentcloud/tencentcloud-sdk-go/tencentcloud/common"
 	tchttp "github.com/tencentcloud/tencentcloud-sdk-go/tencentcloud/common/http"
@@ -18,22 +21,57 @@ import (
 // ignored is what the SDK may make of an answer that is already in our hands.
 type ignored struct{ *tchttp.BaseResponse }
 
-// call sends one request and returns its answer. It is the only place that sees
-// the SDK: its errors hold whole bodies (FACTS §5.4), so they end here.
-func (c *Client) call(ctx context.Context, q Query, batch *spool.Batch) (*extract.Document, error) {
-	if c.cfg.Limit != nil {
-		if err := c.cfg.Limit.Wait(ctx); err != nil {
-			return nil, &Error{Class: Canceled, Err: err}
-		}
+// caller sends requests to one endpoint, signed by the SDK. It is the only place
+// that sees the SDK: its errors hold whole bodies (FACTS §5.4), so they end here.
+type caller struct {
+	service, version string
+	// scheme and host are the endpoint's.
+	scheme, host, region string
+	credentials          func(ctx context.Context) (Credential, error)
+	timeout              time.Duration
+	base                 http.RoundTripper
+	transport            *extract.Transport
+}
+
+// newCaller checks the endpoint and returns a caller for it. base is nil for a
+// transport of its own.
+func newCaller(service, version, endpoint, region string, credentials func(context.Context) (Credential, error), timeout time.Duration, base http.RoundTripper, limits extract.Config) (*caller, error) {
+	u, err := url.Parse(endpoint)
+	if err != nil || u.Host == "" || strings.Trim(u.Path, "/") != "" || (u.Scheme != "https" && u.Scheme != "http") {
+		return nil, fmt.Errorf("the endpoint must be a URL such as https://%s.tencentcloudapi.com, not %q", service, endpoint)
 	}
-	credential, err := c.cfg.Credentials(ctx)
+	if credentials == nil {
+		return nil, errors.New("a client needs credentials")
+	}
+	if timeout <= 0 || limits.MaxBody <= 0 {
+		return nil, errors.New("a client needs a positive timeout and response limit")
+	}
+	if base == nil {
+		base = NewTransport()
+	}
+	return &caller{
+		service: service, version: version, scheme: strings.ToUpper(u.Scheme), host: u.Host, region: region,
+		credentials: credentials, timeout: timeout, base: base, transport: &extract.Transport{Base: base, Config: limits},
+	}, nil
+}
+
+// close ends idle connections.
+func (c *caller) close() {
+	if t, ok := c.base.(interface{ CloseIdleConnections() }); ok {
+		t.CloseIdleConnections()
+	}
+}
+
+// send sends one request and returns its answer, whose media go into batch. The
+// error is an *Error.
+func (c *caller) send(ctx context.Context, action string, params map[string]any, batch *spool.Batch) (*extract.Document, error) {
+	credential, err := c.credentials(ctx)
 	if err != nil {
 		return nil, &Error{Class: AccountTrouble, Err: fmt.Errorf("read the credentials: %w", err)}
 	}
-	bounded, cancel := context.WithTimeout(ctx, c.cfg.Timeout)
+	bounded, cancel := context.WithTimeout(ctx, c.timeout)
 	defer cancel()
-	name, params := q.action()
-	request := tchttp.NewCommonRequest("faceid", apiVersion, name)
+	request := tchttp.NewCommonRequest(c.service, c.version, action)
 	if err := request.SetActionParameters(params); err != nil {
 		return nil, failure(Permanent, "the request cannot be built")
 	}
@@ -55,7 +93,7 @@ func (c *Client) call(ctx context.Context, q Query, batch *spool.Batch) (*extrac
 }
 
 // sdk returns a client of the SDK for one call.
-func (c *Client) sdk(credential Credential) *common.Client {
+func (c *caller) sdk(credential Credential) *common.Client {
 	p := profile.NewClientProfile()
 	p.SignMethod = "TC3-HMAC-SHA256"
 	p.DisableRegionBreaker = true
@@ -65,11 +103,11 @@ func (c *Client) sdk(credential Credential) *common.Client {
 	// The context bounds the call, to the millisecond and with its cause.
 	p.HttpProfile.ReqTimeout = 0
 	key := common.NewTokenCredential(credential.SecretID, credential.SecretKey, credential.Token)
-	return common.NewCommonClient(key, c.cfg.Region, p).WithHttpTransport(c.extract)
+	return common.NewCommonClient(key, c.region, p).WithHttpTransport(c.transport)
 }
 
 // transportError says what came in place of an answer.
-func (c *Client) transportError(err error) *Error {
+func (c *caller) transportError(err error) *Error {
 	var status *extract.StatusError
 	var syntax *extract.SyntaxError
 	var field *extract.FieldError
@@ -78,11 +116,11 @@ func (c *Client) transportError(err error) *Error {
 	case errors.As(err, &dns) && dns.IsNotFound:
 		return &Error{Class: AccountTrouble, Err: fmt.Errorf("the endpoint %s does not exist: check endpoint, and name resolution", c.host)}
 	case errors.Is(err, spool.ErrFull):
-		return failure(Transient, "%w (%s, worker.timeout)", err, c.cfg.Timeout)
+		return failure(Transient, "%w (%s, worker.timeout)", err, c.timeout)
 	case errors.Is(err, context.DeadlineExceeded):
-		return failure(Transient, "no whole answer within %s", c.cfg.Timeout)
+		return failure(Transient, "no whole answer within %s", c.timeout)
 	case errors.Is(err, extract.ErrTooLarge), errors.Is(err, extract.ErrTooDeep):
-		return &Error{Class: AccountTrouble, Err: fmt.Errorf("%w (worker.max_response is %d bytes)", err, c.cfg.MaxResponse)}
+		return &Error{Class: AccountTrouble, Err: fmt.Errorf("%w (worker.max_response is %d bytes)", err, c.transport.Config.MaxBody)}
 	case errors.As(err, &status), errors.As(err, &syntax), errors.As(err, &field):
 		// A transfer may have gone wrong; what is wrong for good ends at the
 		// event's deadline.

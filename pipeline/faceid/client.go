@@ -10,13 +10,14 @@ package faceid
 import (
 	"context"
 	"errors"
-	"fmt"
+	"log/slog"
 	"net"
 	"net/http"
-	"net/url"
 	"strings"
+	"sync"
 	"time"
 
+	"github.com/faceid-ingest/faceid-ingest/pipeline/envelope"
 	"github.com/faceid-ingest/faceid-ingest/pipeline/faceid/extract"
 	"github.com/faceid-ingest/faceid-ingest/pipeline/result"
 	"github.com/faceid-ingest/faceid-ingest/pipeline/spool"
@@ -60,6 +61,13 @@ type Config struct {
 	// MaxResponse bounds an answer, in bytes after decompression.
 	MaxResponse int64
 	Storage     Storage
+	// Encryption says what answers are asked to come encrypted.
+	Encryption Encryption
+	// EIDKey opens the person of eid results; nil where the merchant gets none.
+	EIDKey *envelope.PrivateKey
+	// Log hears, once and at level debug, in which form eid results come; nil
+	// means nobody does.
+	Log *slog.Logger
 	// Limit is waited for before every request; nil means that there is none.
 	Limit Limiter
 	// Transport sends the requests; nil means one made by NewTransport.
@@ -89,51 +97,36 @@ func NewTransport() *http.Transport {
 // goroutines: of the SDK nothing is shared between calls (FACTS §5.4).
 type Client struct {
 	cfg      Config
-	host     string
-	scheme   string
-	base     http.RoundTripper
-	extract  *extract.Transport
+	caller   *caller
 	resolver resolver
+
+	// eidVariant is done when the form of eid results has been logged.
+	eidVariant sync.Once
 }
 
 // New returns a client; it calls nothing yet.
 func New(cfg Config) (*Client, error) {
-	endpoint, err := url.Parse(cfg.Endpoint)
-	if err != nil || endpoint.Host == "" || strings.Trim(endpoint.Path, "/") != "" || (endpoint.Scheme != "https" && endpoint.Scheme != "http") {
-		return nil, fmt.Errorf("the endpoint must be a URL such as https://faceid.tencentcloudapi.com, not %q", cfg.Endpoint)
+	if cfg.Encryption.Mode != EncryptNothing && cfg.Encryption.Session == nil {
+		return nil, errors.New("a client that asks for encryption needs keys")
 	}
-	if cfg.Credentials == nil {
-		return nil, errors.New("a client needs credentials")
-	}
-	if cfg.Timeout <= 0 || cfg.MaxResponse <= 0 {
-		return nil, errors.New("a client needs a positive timeout and response limit")
+	if cfg.Log == nil {
+		cfg.Log = slog.New(slog.DiscardHandler)
 	}
 	if cfg.Now == nil {
 		cfg.Now = time.Now
 	}
-	base := cfg.Transport
-	if base == nil {
-		base = NewTransport()
-	}
 	limits := extract.DefaultConfig()
-	limits.Fields = mediaPatterns()
+	limits.Fields = append(mediaPatterns(), "EncryptedBody")
 	limits.MaxBody = cfg.MaxResponse
-	return &Client{
-		cfg:      cfg,
-		host:     endpoint.Host,
-		scheme:   strings.ToUpper(endpoint.Scheme),
-		base:     base,
-		extract:  &extract.Transport{Base: base, Config: limits},
-		resolver: resolver{storage: cfg.Storage},
-	}, nil
+	caller, err := newCaller("faceid", apiVersion, cfg.Endpoint, cfg.Region, cfg.Credentials, cfg.Timeout, cfg.Transport, limits)
+	if err != nil {
+		return nil, err
+	}
+	return &Client{cfg: cfg, caller: caller, resolver: resolver{storage: cfg.Storage}}, nil
 }
 
 // Close ends idle connections.
-func (c *Client) Close() {
-	if t, ok := c.base.(interface{ CloseIdleConnections() }); ok {
-		t.CloseIdleConnections()
-	}
-}
+func (c *Client) Close() { c.caller.close() }
 
 // Query says which result to get and what of it. What an action does not take is
 // not sent.

@@ -89,7 +89,7 @@ type apiCode struct {
 // its last part, and in the end taken for transient: a result that waits is not
 // lost, one that is given up may be.
 var apiCodes = map[string]apiCode{
-	"FailedOperation.DecryptSystemError":                {AccountTrouble, "the service cannot open the request's key: check encryption.public_key and encryption.algorithm"},
+	"FailedOperation.DecryptSystemError":                {AccountTrouble, "the service cannot open the request's key: check encryption.public_key_file and encryption.algorithm"},
 	"FailedOperation.EncryptSystemError":                {Transient, "the service failed to encrypt the answer"},
 	"FailedOperation.RequestLimitExceeded":              {Throttled, "the account calls too often"},
 	"FailedOperation.StsUnAuthErrError":                 {AccountTrouble, "the STS credentials are not authorised"},

@@ -20,7 +20,21 @@ type opened struct {
 
 // fetch makes one call and opens its answer.
 func (c *Client) fetch(ctx context.Context, q Query, batch *spool.Batch) (*opened, error) {
-	doc, err := c.call(ctx, q, batch)
+	if c.cfg.Limit != nil {
+		if err := c.cfg.Limit.Wait(ctx); err != nil {
+			return nil, &Error{Class: Canceled, Err: err}
+		}
+	}
+	session, err := c.session(ctx, q.Product)
+	if err != nil {
+		return nil, err
+	}
+	if session != nil {
+		defer session.Wipe()
+	}
+	action, params := q.action()
+	maps.Copy(params, c.cfg.Encryption.parameters(session))
+	doc, err := c.caller.send(ctx, action, params, batch)
 	if err != nil {
 		return nil, err
 	}
@@ -31,7 +45,7 @@ func (c *Client) fetch(ctx context.Context, q Query, batch *spool.Batch) (*opene
 	if err := apiError(members); err != nil {
 		return nil, err
 	}
-	return &opened{members, doc.Media}, nil
+	return c.open(ctx, doc, members, session, batch)
 }
 
 // fetchParts asks for one part after the other and puts their answers together:

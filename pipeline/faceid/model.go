@@ -70,7 +70,11 @@ type attempt struct {
 	LivenessMode   number
 }
 
-type eidInfo struct{ EidCode, EidSign result.Sensitive }
+type eidInfo struct {
+	EidCode, EidSign result.Sensitive
+	// Ciphertext, see FACTS §2.4.
+	DesKey, UserInfo text
+}
 
 // readAloud is IntentionVerifyData.
 type readAloud struct {

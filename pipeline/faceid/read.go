@@ -36,6 +36,13 @@ func (c *Client) read(ctx context.Context, o *opened, batch *spool.Batch) (*resu
 	if a.EidInfo != nil {
 		r.EID = result.EIDInfo{Code: a.EidInfo.EidCode, Sign: a.EidInfo.EidSign}
 	}
+	if err := c.openEID(r, a, response); err != nil {
+		var e *Error
+		if errors.As(err, &e) {
+			e.RequestID = requestID
+		}
+		return nil, err
+	}
 	found := &finder{ctx: ctx, batch: batch, media: o.media, resolver: c.resolver, inCOS: a.IsCustomizeStorage, bucket: string(a.BucketName)}
 	if r.Assets, err = found.assets(response); err != nil {
 		var e *Error

@@ -74,7 +74,7 @@ func (p *Policy) Protect(r *result.Result) (*Record, error) {
 		Person:    g.person(r.Person),
 		Document:  g.document(r.Document),
 		Intention: g.intention(r.Intention),
-		EID:       EID{Code: g.one(EIDCode, r.EID.Code), Sign: g.one(EIDSign, r.EID.Sign)},
+		EID:       EID{Code: g.one(EIDCode, r.EID.Code), Sign: g.one(EIDSign, r.EID.Sign), IDType: r.EID.IDType},
 		Attempts:  g.attempts(r.Attempts),
 		Assets:    assetsOf(r.Assets),
 		Raw:       g.one(Raw, r.Raw),

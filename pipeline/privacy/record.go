@@ -99,6 +99,8 @@ type Intention struct {
 type EID struct {
 	Code Stored `json:"code,omitzero"`
 	Sign Stored `json:"sign,omitzero"`
+	// IDType is the kind of document, in the eID centre's numbers.
+	IDType string `json:"id_type,omitempty"`
 }
 
 // Attempt is result.Attempt.

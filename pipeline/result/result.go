@@ -110,6 +110,9 @@ type EIDInfo struct {
 	// Code is this merchant's identifier of the person; Sign is the eID
 	// centre's signature over it.
 	Code, Sign Sensitive
+	// IDType is the kind of document that the person showed the eID centre: "01"
+	// is the identity card.
+	IDType string
 }
 
 // Intention is what the person said or did when asked for consent, if the flow

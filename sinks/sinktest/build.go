@@ -54,7 +54,7 @@ func Result(seed int) *result.Result {
 	if r.Product == result.Enhanced {
 		r.RuleID = "1"
 	} else {
-		r.EID = result.EIDInfo{Code: s.secret("eid_code"), Sign: s.secret("eid_sign")}
+		r.EID = result.EIDInfo{Code: s.secret("eid_code"), Sign: s.secret("eid_sign"), IDType: "01"}
 	}
 	r.Assets = []result.Asset{
 		inline("IdCardData.OcrFront", result.Image, "image/jpeg", media(seed, 0, 900)),

@@ -180,7 +180,7 @@ func everywhere(s string) *result.Result {
 		PassNo: v, VisaNum: v, Source: s,
 	}
 	r.Intention = result.Intention{Answers: []result.Sensitive{v}, AnswerCodes: []string{s}}
-	r.EID = result.EIDInfo{Code: v, Sign: v}
+	r.EID = result.EIDInfo{Code: v, Sign: v, IDType: s}
 	r.Attempts = []result.Attempt{{
 		Seq: s, Name: v, IDCard: v, Similarity: s, Message: s, LivenessMessage: s,
 		CompareMessage: s, CompareLibrary: s,

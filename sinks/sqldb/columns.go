@@ -41,6 +41,7 @@ var (
 		personal(privacy.VisaNum, func(r *privacy.Record) *privacy.Stored { return &r.Document.VisaNum }),
 		personal(privacy.EIDCode, func(r *privacy.Record) *privacy.Stored { return &r.EID.Code }),
 		personal(privacy.EIDSign, func(r *privacy.Record) *privacy.Stored { return &r.EID.Sign }),
+		[]column[privacy.Record]{{"eid_id_type", func(r *privacy.Record) any { return text(&r.EID.IDType) }}},
 		[]column[privacy.Record]{ // last, because it is large; a document has no index
 			{string(privacy.Raw), func(r *privacy.Record) any { return text(&r.Raw.Value) }},
 		},

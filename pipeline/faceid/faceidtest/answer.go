@@ -13,6 +13,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/faceid-ingest/faceid-ingest/pipeline/envelope"
+	"github.com/faceid-ingest/faceid-ingest/pipeline/envelope/envelopetest"
 	"github.com/faceid-ingest/faceid-ingest/pipeline/result"
 )
 
@@ -32,6 +34,13 @@ type parameters struct {
 	IsReturnAllVideo   bool
 	CropIDCard         bool `json:"IsCutIdCardImage"`
 	Avatar             bool `json:"IsNeedIdCardAvatar"`
+	Encryption         *envelope.Encryption
+	IsEncryptResponse  bool
+
+	// sealer encrypts the answer; nil if it goes in clear.
+	sealer *envelopetest.Sealer
+	// desKey and userInfo are the person of an eid check.
+	desKey, userInfo string
 }
 
 func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
@@ -50,6 +59,10 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
 		refuse(w, requestID, code)
 		return
 	}
+	if r.Header.Get("X-TC-Action") == "GenerateDataKey" {
+		s.generateDataKey(w, body, requestID)
+		return
+	}
 	check, p, code := s.find(r, body, now)
 	s.count(p)
 	if f := s.next(p.token()); f != nil && f.serve(w, r, requestID) {
@@ -61,7 +74,13 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
 	}
 	w.Header().Set("Content-Type", "application/json")
 	out := bufio.NewWriterSize(s.shorten(w, p.token()), 64<<10)
-	writeAnswer(out, check, p, requestID)
+	if p.sealer != nil && p.IsEncryptResponse {
+		writeSealed(out, check, p, requestID)
+	} else {
+		out.WriteString(`{"Response":`)
+		writeAnswer(out, check, p, requestID)
+		out.WriteString("}")
+	}
 	_ = out.Flush()
 }
 
@@ -110,6 +129,9 @@ func (s *Server) find(r *http.Request, body []byte, now time.Time) (Check, param
 			return Check{}, p, "UnknownParameter"
 		}
 	}
+	if code := s.seal(&p); code != "" {
+		return Check{}, p, code
+	}
 	if p.token() == "" || product == result.Enhanced && p.RuleID == "" {
 		return Check{}, p, "MissingParameter"
 	}
@@ -126,6 +148,9 @@ func (s *Server) find(r *http.Request, body []byte, now time.Time) (Check, param
 	case check.TooLarge && (len(p.InfoType) != 1 || p.InfoType == "0"):
 		return Check{}, p, "ResponseSizeLimitExceeded"
 	}
+	if check.Product == result.EID && !check.Unfinished && check.Code == 0 {
+		p.desKey, p.userInfo = s.sealPerson(check.Person)
+	}
 	return check, p, ""
 }
 
@@ -134,11 +159,11 @@ func (p parameters) wants(part string) bool {
 	return p.InfoType == "" || strings.ContainsAny(p.InfoType, "0"+part)
 }
 
-// writeAnswer streams the answer. Fields are in the order of the documentation's
+// writeAnswer streams the Response object. Fields are in the order of the documentation's
 // examples; what is not there is null, "" or [].
 func writeAnswer(w *bufio.Writer, c Check, p parameters, requestID string) {
 	o := &object{w: w, check: c, p: p}
-	o.open(`{"Response":{`)
+	o.open("{")
 	o.text()
 	if p.wants("2") {
 		o.group("IdCardData", "OcrFront", "OcrBack", "ProcessedFrontImage", "ProcessedBackImage", "Avatar")
@@ -155,7 +180,7 @@ func writeAnswer(w *bufio.Writer, c Check, p parameters, requestID string) {
 	if c.Product == result.Enhanced {
 		o.videos()
 	} else {
-		o.field("EidInfo", map[string]any{"EidCode": "EXAMPLE-CODE", "EidSign": "EXAMPLE-SIGN", "DesKey": "", "UserInfo": ""})
+		o.field("EidInfo", map[string]any{"EidCode": "EXAMPLE-CODE", "EidSign": "EXAMPLE-SIGN", "DesKey": p.desKey, "UserInfo": p.userInfo})
 	}
 	o.intention()
 	o.field("IsVerifyIntention", c.Intention != "")
@@ -168,11 +193,11 @@ func writeAnswer(w *bufio.Writer, c Check, p parameters, requestID string) {
 	}
 	o.field("BucketName", bucket)
 	if c.Product == result.Enhanced {
-		o.field("Encryption", map[string]any{"EncryptList": []string{}, "CiphertextBlob": "", "Iv": "", "Algorithm": "", "TagList": []string{}})
+		o.field("Encryption", o.encryption())
 		o.field("EncryptedBody", "")
 	}
 	o.field("RequestId", requestID)
-	o.raw("}}")
+	o.raw("}")
 }
 
 // object writes the members of one JSON object after the other.
@@ -181,6 +206,8 @@ type object struct {
 	check Check
 	p     parameters
 	comma bool
+	// list and tags tell which fields are encrypted.
+	list, tags []string
 }
 
 func (o *object) raw(s string) { _, _ = o.w.WriteString(s) }
@@ -238,9 +265,9 @@ func (o *object) text() {
 		name  string
 		value any
 	}{
-		{"ErrCode", c.Code}, {"ErrMsg", c.Message}, {"IdCard", person.IDCard}, {"UseIDType", 0}, {"Name", person.Name},
+		{"ErrCode", c.Code}, {"ErrMsg", c.Message}, {"IdCard", o.sealed("Text.IdCard", person.IDCard)}, {"UseIDType", 0}, {"Name", o.sealed("Text.Name", person.Name)},
 		{"OcrNation", "汉"}, {"OcrAddress", person.Address}, {"OcrBirth", "1900/1/1"}, {"OcrAuthority", ""},
-		{"OcrValidDate", "1900.01.01-1920.01.01"}, {"OcrName", person.Name}, {"OcrIdCard", person.IDCard}, {"OcrGender", "男"},
+		{"OcrValidDate", "1900.01.01-1920.01.01"}, {"OcrName", o.sealed("Text.OcrName", person.Name)}, {"OcrIdCard", o.sealed("Text.OcrIdCard", person.IDCard)}, {"OcrGender", "男"},
 		{"IdInfoFrom", "OCR"}, {"LiveStatus", live}, {"LiveMsg", "成功"}, {"Comparestatus", compare}, {"Comparemsg", c.Message},
 		{"Sim", "95.51"}, {"Location", nil}, {"Extra", "order-" + c.Token}, {"LivenessDetail", o.attempts(person)},
 		{"LivenessInfoTag", []string{"01"}}, {"Mobile", person.Mobile}, {"CompareLibType", "权威库"}, {"LivenessMode", 4},
@@ -261,7 +288,8 @@ func (o *object) attempts(person Person) []map[string]any {
 		}
 		out = append(out, map[string]any{
 			"ReqTime": strconv.FormatInt(o.check.Made.UnixMilli()+int64(i)*1000, 10), "Seq": fmt.Sprintf("%s-%d", o.check.Token, i),
-			"Idcard": person.IDCard, "Name": person.Name, "Sim": nil, "IsNeedCharge": last, "Errcode": code, "Errmsg": o.check.Message,
+			"Idcard": o.sealed(fmt.Sprintf("Text.LivenessDetail[%d].Idcard", i), person.IDCard),
+			"Name":   o.sealed(fmt.Sprintf("Text.LivenessDetail[%d].Name", i), person.Name), "Sim": nil, "IsNeedCharge": last, "Errcode": code, "Errmsg": o.check.Message,
 			"Livestatus": 0, "Livemsg": "成功", "Comparestatus": nil, "Comparemsg": nil, "CompareLibType": "权威库", "LivenessMode": 4,
 		})
 	}

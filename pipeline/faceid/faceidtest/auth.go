@@ -16,7 +16,7 @@ import (
 const clockWindow = 5 * time.Minute
 
 // authorization is the form of the header (FACTS §5.1).
-var authorization = regexp.MustCompile(`^TC3-HMAC-SHA256 Credential=([^/]+)/(\d{4}-\d{2}-\d{2})/faceid/tc3_request, SignedHeaders=([a-z0-9;-]+), Signature=([0-9a-f]{64})$`)
+var authorization = regexp.MustCompile(`^TC3-HMAC-SHA256 Credential=([^/]+)/(\d{4}-\d{2}-\d{2})/(faceid|kms)/tc3_request, SignedHeaders=([a-z0-9;-]+), Signature=([0-9a-f]{64})$`)
 
 // verify checks the signature of a request by the published algorithm. It
 // returns the API's error code, or "".
@@ -25,7 +25,7 @@ func (s *Server) verify(r *http.Request, body []byte) string {
 	if parts == nil {
 		return "AuthFailure.InvalidAuthorization"
 	}
-	id, date, signed, signature := parts[1], parts[2], strings.Split(parts[3], ";"), parts[4]
+	id, date, service, signed, signature := parts[1], parts[2], parts[3], strings.Split(parts[4], ";"), parts[5]
 	s.mu.Lock()
 	c, known := s.credentials[id]
 	s.mu.Unlock()
@@ -54,10 +54,10 @@ func (s *Server) verify(r *http.Request, body []byte) string {
 	if !has["host"] || !has["content-type"] {
 		return "AuthFailure.InvalidAuthorization"
 	}
-	request := strings.Join([]string{r.Method, "/", r.URL.RawQuery, headers.String(), parts[3], hash(body)}, "\n")
-	scope := date + "/faceid/tc3_request"
+	request := strings.Join([]string{r.Method, "/", r.URL.RawQuery, headers.String(), parts[4], hash(body)}, "\n")
+	scope := date + "/" + service + "/tc3_request"
 	toSign := strings.Join([]string{"TC3-HMAC-SHA256", stamp, scope, hash([]byte(request))}, "\n")
-	signing := mac(mac(mac([]byte("TC3"+c.secretKey), date), "faceid"), "tc3_request")
+	signing := mac(mac(mac([]byte("TC3"+c.secretKey), date), service), "tc3_request")
 	want := hex.EncodeToString(mac(signing, toSign))
 	if subtle.ConstantTimeCompare([]byte(want), []byte(signature)) != 1 {
 		return "AuthFailure.SignatureFailure"

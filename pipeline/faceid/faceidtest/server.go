@@ -3,8 +3,9 @@
 // It listens on a free loopback port and answers GetDetectInfoEnhanced and
 // GetEidResult the way Tencent's documentation says: it verifies the TC3
 // signature and the clock of every request, checks parameters, filters by
-// InfoType, and streams its answers, so that media may be of any size. What it
-// answers is put into it as a Check; how it fails, as a Fault.
+// InfoType, encrypts fields or the whole as it is asked to, and streams its
+// answers, so that media may be of any size. What it answers is put into it as a
+// Check; how it fails, as a Fault. It is KMS, too, as far as data keys go.
 package faceidtest
 
 import (
@@ -16,6 +17,8 @@ import (
 	"sync"
 	"time"
 
+	"github.com/faceid-ingest/faceid-ingest/pipeline/envelope"
+	"github.com/faceid-ingest/faceid-ingest/pipeline/envelope/envelopetest"
 	"github.com/faceid-ingest/faceid-ingest/pipeline/result"
 )
 
@@ -39,6 +42,11 @@ type Server struct {
 	calls       map[string]int
 	perSecond   map[int64]int
 	requests    int
+	keys        map[envelope.Algorithm]*envelopetest.Keys
+	kmsKeys     map[string]bool
+	dataKeys    map[string][]byte
+	merchant    *envelopetest.Merchant
+	eidForm     envelopetest.Form
 }
 
 type credential struct{ secretKey, sessionToken string }
@@ -62,6 +70,7 @@ func Start(ctx context.Context, o Options) (*Server, error) {
 	s := &Server{
 		clock: o.Clock, listener: listener, served: make(chan error, 1),
 		credentials: map[string]credential{}, checks: map[key]Check{}, calls: map[string]int{}, perSecond: map[int64]int{},
+		keys: map[envelope.Algorithm]*envelopetest.Keys{}, kmsKeys: map[string]bool{}, dataKeys: map[string][]byte{},
 	}
 	s.http = &http.Server{Handler: http.HandlerFunc(s.serve), ReadHeaderTimeout: 10 * time.Second}
 	go func() { s.served <- s.http.Serve(listener) }()
@@ -93,6 +102,30 @@ func (s *Server) Put(c Check) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.checks[key{c.Product, c.Token}] = c
+}
+
+// UseKeys sets the key pair that the console shows the public half of. Requests
+// for another key of the algorithm are refused from now on.
+func (s *Server) UseKeys(algorithm envelope.Algorithm, keys *envelopetest.Keys) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.keys[algorithm] = keys
+}
+
+// AddKMSKey makes a customer master key known to KMS.
+func (s *Server) AddKMSKey(id string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.kmsKeys[id] = true
+}
+
+// UseMerchant has the persons of eid checks sealed for a merchant, in the given
+// form. Without one they are left out, as for a merchant who has not applied for
+// them.
+func (s *Server) UseMerchant(m *envelopetest.Merchant, form envelopetest.Form) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.merchant, s.eidForm = m, form
 }
 
 // Calls returns how often a token was asked for with a valid signature.

@@ -77,6 +77,7 @@ CREATE TABLE results (
     eid_code_index      TEXT,
     eid_sign            TEXT,
     eid_sign_index      TEXT,
+    eid_id_type         TEXT,
 
     -- The whole answer without its media, as JSON text under the policy's rule.
     raw                 TEXT

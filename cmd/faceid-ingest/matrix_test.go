@@ -1,0 +1,275 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/faceid-ingest/faceid-ingest/config"
+	"github.com/faceid-ingest/faceid-ingest/pipeline/envelope"
+	"github.com/faceid-ingest/faceid-ingest/pipeline/envelope/envelopetest"
+	"github.com/faceid-ingest/faceid-ingest/pipeline/event"
+	"github.com/faceid-ingest/faceid-ingest/pipeline/faceid/faceidtest"
+	"github.com/faceid-ingest/faceid-ingest/pipeline/privacy"
+	"github.com/faceid-ingest/faceid-ingest/pipeline/result"
+	"github.com/faceid-ingest/faceid-ingest/sinks/sqldb"
+)
+
+// ways are all in which a result may come, each an account of its own: the name,
+// the product, and the account's encryption or eid settings.
+var ways = []struct {
+	name     string
+	product  result.Product
+	settings string
+}{
+	{"fields-aes", result.Enhanced, "encryption: {mode: fields, algorithm: AES-256-CBC, public_key_file: FOLDER/aes.txt}"},
+	{"fields-sm4", result.Enhanced, "encryption: {mode: fields, algorithm: SM4-GCM, public_key_file: FOLDER/sm4.txt}"},
+	{"body-aes", result.Enhanced, "encryption: {mode: body, algorithm: AES-256-CBC, public_key_file: FOLDER/aes.txt}"},
+	{"body-sm4", result.Enhanced, "encryption: {mode: body, algorithm: SM4-GCM, public_key_file: FOLDER/sm4.txt}"},
+	{"kms-fields", result.Enhanced, "encryption: {mode: fields, kms_key_id: kms-key, kms_endpoint: ENDPOINT}"},
+	{"kms-body", result.Enhanced, "encryption: {mode: body, kms_key_id: kms-key, kms_endpoint: ENDPOINT, data_key_life: 0s}"},
+	{"none", result.Enhanced, "encryption: {mode: none}"},
+	{"eid", result.EID, "eid: {private_key_file: FOLDER/CAkey.pem}"},
+}
+
+// TestEveryWay is the matrix of all ways in which results come, all places of
+// media and all kinds of outcome, through the daemon's own parts: what is in the
+// sinks is what the API chose.
+func TestEveryWay(t *testing.T) {
+	s := newSite(t)
+	s.equip()
+	var accounts strings.Builder
+	settings := strings.NewReplacer("FOLDER", s.folder, "ENDPOINT", s.api.URL())
+	for _, way := range ways {
+		fmt.Fprintf(&accounts, "  - {name: %s, secret_id: AKID-test, secret_key: right-key, endpoint: %q, rule_id: \"1\", storage: {bucket: faceid-1250000000, region: ap-guangzhou}, %s}\n",
+			way.name, s.api.URL(), settings.Replace(way.settings))
+	}
+	text := settings.Replace("data_dir: FOLDER/data\naccounts:\n" + accounts.String() + "sinks:\n  - {name: media, type: dir, path: FOLDER/media}\n  - {name: records, type: sqlite, path: FOLDER/faceid.db}\nhttp: {admin: \"\"}\n")
+	cfg, err := config.Parse("matrix.yaml", []byte(text), func(string) (string, bool) { return "", false })
+	if err != nil {
+		t.Fatal(err)
+	}
+	d, err := newDaemon(t.Context(), cfg, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if err := d.close(); err != nil {
+			t.Error(err)
+		}
+	}()
+	checks := map[string][]faceidtest.Check{}
+	total := 0
+	publisher := event.NewPublisher(d.conn.JS)
+	for _, way := range ways {
+		for i, c := range variants(way.name, way.product) {
+			s.api.Put(c)
+			lane := event.Lanes()[i%2]
+			if _, err := publisher.Publish(t.Context(), lane, way.name, c.Product, event.Event{Token: c.Token, IssuedAt: c.Made}, nil); err != nil {
+				t.Fatal(err)
+			}
+			checks[way.name] = append(checks[way.name], c)
+			total++
+		}
+	}
+	d.until(t, total)
+	policy, err := openPolicy(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	archive, records := d.demoSinks()
+	for _, way := range ways {
+		t.Run(way.name, func(t *testing.T) {
+			for _, c := range checks[way.name] {
+				if err := verifyCheck(t.Context(), archive, records, c, &demoSum{forms: map[string]int{}}); err != nil {
+					t.Errorf("%s: %v", c.Token, err)
+				}
+				sameValues(t, policy, records, c)
+			}
+		})
+	}
+}
+
+// equip gives the API its keys and the site those that an owner has.
+func (s *site) equip() {
+	s.t.Helper()
+	for algorithm, name := range map[envelope.Algorithm]string{envelope.AES256CBC: "aes.txt", envelope.SM4GCM: "sm4.txt"} {
+		keys, err := envelopetest.GenerateKeys(algorithm)
+		if err != nil {
+			s.t.Fatal(err)
+		}
+		s.api.UseKeys(algorithm, keys)
+		s.write(name, keys.Console())
+	}
+	merchant, err := envelopetest.GenerateMerchant()
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	s.api.UseMerchant(merchant, envelopetest.Form{})
+	s.write("CAkey.pem", string(merchant.PEM()))
+	s.api.AddKMSKey("kms-key")
+}
+
+// variants are checks with media in base64, in COS and in both, that pass, fail,
+// and pass with each kind of intention step.
+func variants(way string, product result.Product) []faceidtest.Check {
+	forms := [][]faceidtest.Form{{faceidtest.Base64}, {faceidtest.COSKey}, {faceidtest.EscapedSlash, faceidtest.COSURL}}
+	var list []faceidtest.Check
+	for i, form := range forms {
+		for j, outcome := range []string{"pass", "fail", "0", "1", "2", "refused"} {
+			number := 0
+			if product == result.EID {
+				number = 1
+			}
+			c := faceidtest.NewCheck(number, 40<<10)
+			c.Token = fmt.Sprintf("%s-%d-%s", way, i, outcome)
+			c.Person.Name = fmt.Sprintf("测试%d%d", i, j)
+			c.Person.IDCard = fmt.Sprintf("0000001900010%02d%02d0", i, j)
+			c.FailedAttempts = j % 3
+			c.Code, c.Intention, c.IntentionCode = 0, "", 0
+			c.Media = c.Media[:3]
+			switch outcome {
+			case "fail":
+				c.Code, c.Message = 2016, "比对相似度未达到通过标准"
+			case "0", "1", "2":
+				c.Intention = outcome
+			case "refused":
+				c.Intention, c.IntentionCode = "1", -301
+			}
+			intentionMedia := map[string]faceidtest.Medium{
+				"0": {Field: "IntentionQuestionResult.Audios[0]", Kind: result.Audio, Size: 9000, Seed: 11},
+				"1": {Field: "IntentionActionResult.Details[0].ScreenShot[0]", Kind: result.Image, Size: 9000, Seed: 12},
+			}
+			if m, ok := intentionMedia[c.Intention]; ok {
+				c.Media = append(c.Media[:3:3], m)
+			}
+			for k := range c.Media {
+				c.Media[k].Form = form[k%len(form)]
+			}
+			if c.Intention == "2" { // never in COS
+				c.Media = append(c.Media[:3:3], faceidtest.Medium{Field: "IntentionVerifyData.IntentionVerifyVideo", Kind: result.Video, Size: 30000, Seed: 13, Form: faceidtest.Base64})
+			}
+			list = append(list, c)
+		}
+	}
+	return list
+}
+
+// until runs the worker until so many results are recorded.
+func (d *daemon) until(t *testing.T, total int) {
+	t.Helper()
+	_, records := d.demoSinks()
+	ctx, stop := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- d.worker.Run(ctx) }()
+	until(t, fmt.Sprintf("%d results are recorded", total), func() bool {
+		n, err := records.Count(t.Context())
+		return err == nil && n >= int64(total)
+	})
+	stop()
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+}
+
+// sameValues compares what was recorded of a person and the outcome.
+func sameValues(t *testing.T, policy *privacy.Policy, records *sqldb.Sink, c faceidtest.Check) {
+	t.Helper()
+	r, err := records.Get(t.Context(), c.Product, c.Token)
+	if err != nil {
+		t.Fatal(err)
+	}
+	open := func(field privacy.Field, position int, s privacy.Stored) string {
+		t.Helper()
+		if s.Value == "" {
+			return ""
+		}
+		value, err := policy.Open(privacy.Ref{Product: c.Product, Token: c.Token, Field: field, Position: position}, s.Value)
+		if err != nil {
+			t.Fatalf("%s: %s: %v", c.Token, field, err)
+		}
+		return value.Reveal()
+	}
+	want := c.Person
+	last := c.FailedAttempts
+	attempt := open(privacy.AttemptName, last, r.Attempts[last].Name) + open(privacy.AttemptIDCard, last, r.Attempts[last].IDCard)
+	switch {
+	case c.Product == result.Enhanced:
+		if attempt != want.Name+want.IDCard || open(privacy.OCRName, 0, r.Document.Name)+open(privacy.OCRIDCard, 0, r.Document.IDCard) != want.Name+want.IDCard {
+			t.Errorf("%s: the attempt or the document has other values", c.Token)
+		}
+	case c.Code != 0:
+		want = faceidtest.Person{} // eid tells who it was only when all is done
+	case r.EID.IDType != "01":
+		t.Errorf("%s: id type %q", c.Token, r.EID.IDType)
+	}
+	if name, number := open(privacy.Name, 0, r.Person.Name), open(privacy.IDCard, 0, r.Person.IDCard); name != want.Name || number != want.IDCard {
+		t.Errorf("%s: recorded %q, %q for %q, %q", c.Token, name, number, want.Name, want.IDCard)
+	}
+	raw := open(privacy.Raw, 0, r.Raw)
+	if !strings.Contains(raw, `"Extra":"order-`+c.Token+`"`) || want.Name != "" && !strings.Contains(raw, want.Name) {
+		t.Errorf("%s: the raw answer is incomplete", c.Token)
+	}
+	if passed := c.Code == 0 && c.IntentionCode == 0; r.Verdict.Passed != passed || r.Verdict.Code != c.Code || (r.Verdict.Intention != "") != (c.Intention != "") {
+		t.Errorf("%s: verdict %+v", c.Token, r.Verdict)
+	}
+}
+
+// TestKeysThatDoNotFit: clear words, and the event is kept.
+func TestKeysThatDoNotFit(t *testing.T) {
+	stranger, err := envelopetest.GenerateMerchant()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, test := range []struct {
+		name     string
+		product  result.Product
+		settings string
+		change   func(*site)
+		message  string
+	}{
+		{"wrong private key", result.EID, "eid: {private_key_file: FOLDER/CAkey.pem}", func(s *site) { s.write("CAkey.pem", string(stranger.PEM())) },
+			"eid.private_key_file is not the key that the merchant registered"},
+		{"no private key", result.EID, "", func(*site) {}, "configure eid.private_key_file"},
+		{"merchant without persons", result.EID, "eid: {private_key_file: FOLDER/CAkey.pem}", func(s *site) { s.api.UseMerchant(nil, envelopetest.Form{}) },
+			"it must be applied for in the console"},
+		{"rotated console key", result.Enhanced, "encryption: {mode: fields, algorithm: SM4-GCM, public_key_file: FOLDER/sm4.txt}", func(s *site) {
+			keys, err := envelopetest.GenerateKeys(envelope.SM4GCM)
+			if err != nil {
+				t.Fatal(err)
+			}
+			s.api.UseKeys(envelope.SM4GCM, keys)
+		}, "FailedOperation.DecryptSystemError: the service cannot open the request's key: check encryption.public_key_file and encryption.algorithm"},
+		{"unknown KMS key", result.Enhanced, "encryption: {mode: body, kms_key_id: other, kms_endpoint: ENDPOINT}", func(*site) {},
+			"KMS GenerateDataKey"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			s := newSite(t)
+			s.equip()
+			test.change(s)
+			settings := strings.NewReplacer("FOLDER", s.folder, "ENDPOINT", s.api.URL()).Replace(test.settings)
+			if settings != "" {
+				s.write("config.yaml", strings.Replace(read(t, s.config), "    rule_id:", "    "+settings+"\n    rule_id:", 1))
+			}
+			c := variants("main", test.product)[0]
+			s.publish([]faceidtest.Check{c})
+			p := s.start()
+			until(t, "the trouble is told", func() bool { return strings.Contains(p.log.String(), test.message) })
+			if status := s.status(); status.Dead != 0 || s.open() != 1 {
+				t.Errorf("the event is gone: %+v", status)
+			}
+			p.stop()
+		})
+	}
+	t.Run("file that is no key", func(t *testing.T) {
+		s := newSite(t)
+		s.write("config.yaml", strings.Replace(read(t, s.config), "    rule_id:", "    eid: {private_key_file: "+filepath.Base(s.config)+"}\n    rule_id:", 1))
+		t.Chdir(s.folder)
+		if _, stderr := s.command(exitFailed, "run"); !strings.Contains(stderr, "account main: read eid.private_key_file") || strings.Contains(stderr, "secret_id") {
+			t.Errorf("%s", stderr)
+		}
+	})
+}

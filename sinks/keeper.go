@@ -1,0 +1,128 @@
+package sinks
+
+import (
+	"context"
+	"errors"
+	"io"
+	"iter"
+	"strings"
+	"time"
+
+	"github.com/faceid-ingest/faceid-ingest/pipeline/privacy"
+	"github.com/faceid-ingest/faceid-ingest/pipeline/result"
+)
+
+// Key names what sinks hold of one token, without the token itself.
+type Key struct {
+	Product result.Product
+	// Hash is result.TokenHash of product and token.
+	Hash string
+}
+
+// KeyOf returns the key of a token.
+func KeyOf(p result.Product, token string) Key { return Key{p, result.TokenHash(p, token)} }
+
+// Compare orders keys by product and hash, the order of Keeper.Keys.
+func (k Key) Compare(other Key) int {
+	if k.Product != other.Product {
+		return strings.Compare(string(k.Product), string(other.Product))
+	}
+	return strings.Compare(k.Hash, other.Hash)
+}
+
+var (
+	// ErrNotFound means that a sink holds nothing, or nothing whole, of a token.
+	ErrNotFound = errors.New("the sink holds no such result")
+	// ErrErased means that a token was erased: the sink stores nothing of it
+	// any more. Its class is ClassErased.
+	ErrErased = errors.New("the result was erased")
+)
+
+// Eraser is a sink from which a person's data can be taken away.
+type Eraser interface {
+	Sink
+	// Erase removes all that the sink holds of a token and leaves a tombstone:
+	// from then on Archive and Record of the token store nothing and return
+	// ErrErased, so that a redelivery does not bring the person back. A Notifier,
+	// which holds nothing, tells its receivers. Erase is idempotent, and
+	// tombstones a token of which nothing is there too: its event may still be
+	// on the way. It returns when the removal is durable. Calls of Archive or
+	// Record that run at the same time may fail, but leave nothing behind.
+	Erase(ctx context.Context, key Key) error
+}
+
+// Keeper is a sink whose content can be gone through.
+type Keeper interface {
+	Eraser
+	// Keys lists the tokens of which the sink holds something whole, in the
+	// order of Key.Compare, from the one behind after on; the zero Key is before
+	// all others. An error ends the list. Erased tokens are not in it.
+	Keys(ctx context.Context, after Key) iter.Seq2[Key, error]
+	// Reseal seals what the sink holds sealed of a token under the keyring's
+	// active key, and tells whether that changed anything. It stores the new form
+	// before the old one goes. The error is ErrNotFound if nothing is there.
+	Reseal(ctx context.Context, key Key) (changed bool, err error)
+}
+
+// ArchiveKeeper is an Archiver whose assets can be read back.
+type ArchiveKeeper interface {
+	Archiver
+	Keeper
+	// Manifest returns a receipt for each asset that the token's manifest lists,
+	// as Archive did. The error is ErrNotFound if there is no manifest.
+	Manifest(ctx context.Context, key Key) ([]Receipt, error)
+	// OpenAsset returns the bytes of an asset as Archive was given them, opened
+	// if the sink seals. What is not authentic gives an error from Read, at the
+	// latest at the end. The error is ErrNotFound if the object is gone or if the
+	// sink only refers to it and cannot read it.
+	OpenAsset(ctx context.Context, key Key, receipt Receipt) (io.ReadCloser, error)
+}
+
+// RecordKeeper is a Recorder whose results can be found and read back.
+type RecordKeeper interface {
+	Recorder
+	Keeper
+	// Get returns what is recorded of a token, as the policy left it when it was
+	// recorded; privacy.Policy.Open opens sealed values. The error is ErrNotFound
+	// if there is nothing.
+	Get(ctx context.Context, key Key) (*privacy.Record, error)
+	// List streams what matches filter, the latest first. An error ends the list.
+	List(ctx context.Context, filter Filter) iter.Seq2[Summary, error]
+}
+
+// Filter says which results to list; the zero value is all of them.
+type Filter struct {
+	// From and To bound FetchedAt: From is in, To is not. Zero is no bound.
+	From, To time.Time
+	// Account, Product and RuleID are compared if they are not empty.
+	Account string
+	Product result.Product
+	RuleID  string
+	// Passed and Code are compared if they are not nil.
+	Passed *bool
+	Code   *int64
+	// Index is compared with the blind indexes of the named field (see
+	// privacy.Policy.Index) if it is not empty.
+	Index      string
+	IndexField privacy.Field
+	// Limit bounds the list; 0 is no bound.
+	Limit int
+}
+
+// Summary is a result in one line of a list. It holds no personal data.
+type Summary struct {
+	Product       result.Product       `json:"product"`
+	Token         string               `json:"token"`
+	TokenHash     string               `json:"token_hash"`
+	Account       string               `json:"account"`
+	RuleID        string               `json:"rule_id,omitempty"`
+	FetchedAt     time.Time            `json:"fetched_at"`
+	Passed        bool                 `json:"passed"`
+	Code          int64                `json:"code"`
+	Message       string               `json:"message,omitempty"`
+	Similarity    string               `json:"similarity,omitempty"`
+	Intention     result.IntentionMode `json:"intention,omitempty"`
+	IntentionCode *int64               `json:"intention_code,omitempty"`
+	// Assets is how many assets the result has.
+	Assets int `json:"assets"`
+}
