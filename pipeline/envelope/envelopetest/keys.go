@@ -111,6 +111,9 @@ func GenerateMerchant() (*Merchant, error) {
 	return &Merchant{key}, nil
 }
 
+// MerchantOf takes a key pair that is there.
+func MerchantOf(key *sm2.PrivateKey) *Merchant { return &Merchant{key} }
+
 // PublicPEM returns the public key in PKIX form.
 func (m *Merchant) PublicPEM() []byte { return publicPEM(&m.key.PublicKey) }
 
