@@ -24,14 +24,24 @@ test: tools
 	CGO_ENABLED=1 $(GO) test -race -timeout 20m $(PACKAGES)
 
 # Programs the tests call: a C compiler for the race detector, systemd-analyze
-# for the unit file. Debian's names; elsewhere install them yourself.
+# for the unit file, and database servers. Debian's names; elsewhere install them
+# yourself. The tests run servers of their own: nothing of the distribution's is
+# set up or started, for which policy-rc.d and createcluster.conf are there while
+# apt runs, if there are no others.
 tools:
 	@need=""; \
 	command -v cc >/dev/null || need="$$need gcc libc6-dev"; \
 	command -v systemd-analyze >/dev/null || need="$$need systemd"; \
+	{ command -v initdb || ls /usr/lib/postgresql/*/bin/initdb; } >/dev/null 2>&1 || need="$$need postgresql"; \
+	{ command -v mariadbd || ls /usr/sbin/mariadbd; } >/dev/null 2>&1 || need="$$need mariadb-server"; \
 	if [ -n "$$need" ]; then \
 		if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
-			apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$need; \
+			set -e; policy=/usr/sbin/policy-rc.d; cluster=/etc/postgresql-common/createcluster.conf; \
+			if [ -e $$policy ]; then policy=; else printf '#!/bin/sh\nexit 101\n' >$$policy; chmod 755 $$policy; fi; \
+			if [ -e $$cluster ]; then cluster=; else mkdir -p /etc/postgresql-common; echo 'create_main_cluster = false' >$$cluster; fi; \
+			trap 'rm -f $$policy $$cluster' EXIT; \
+			apt-get update -qq; \
+			DEBIAN_FRONTEND=noninteractive UCF_FORCE_CONFFOLD=1 apt-get install -y -qq --no-install-recommends $$need; \
 		else \
 			echo "please install:$$need" >&2; exit 1; \
 		fi; \
