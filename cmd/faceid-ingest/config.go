@@ -28,7 +28,11 @@ func (*configExampleCmd) Run(a *app) error {
 }
 
 type configCheckCmd struct {
-	Static bool `help:"Only look at the file itself, not at what it names."`
+	Static  bool   `help:"Only look at the file itself, not at what it names." xor:"depth"`
+	Online  bool   `help:"Also call the FaceID API, and KMS, with the credentials of every account." xor:"depth"`
+	Token   string `help:"With --online: a finished token of the last three days, which is pulled and opened, to try the keys of its account. Nothing of it is stored or shown." placeholder:"TOKEN"`
+	Product string `help:"Product of --token: ${enum}." enum:"enhanced,eid" default:"enhanced"`
+	Account string `help:"Account of --token; may be left out when there is only one." placeholder:"NAME"`
 }
 
 func (c *configCheckCmd) Run(ctx context.Context, a *app) error {
@@ -47,8 +51,19 @@ func (c *configCheckCmd) Run(ctx context.Context, a *app) error {
 	if err := sameOwner(cfg.DataDir); err != nil {
 		return err
 	}
+	list := probes(cfg)
+	if c.Token != "" && !c.Online {
+		return errors.New("--token is for --online")
+	}
+	if c.Online {
+		online, err := c.onlineProbes(cfg)
+		if err != nil {
+			return err
+		}
+		list = append(list, online...)
+	}
 	problems := 0
-	for _, p := range probes(cfg) {
+	for _, p := range list {
 		word := "ok"
 		if err := p.run(ctx); err != nil {
 			problems++

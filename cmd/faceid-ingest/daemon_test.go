@@ -143,6 +143,34 @@ func TestLargeVideo(t *testing.T) {
 	s.holdsExactly([]faceidtest.Check{c})
 }
 
+// TestLargeEncryptedBody is TestLargeVideo for an answer of which the whole is
+// encrypted, and so goes through the spool twice.
+func TestLargeEncryptedBody(t *testing.T) {
+	for name, settings := range map[string]string{
+		"SM4": "encryption: {mode: body, algorithm: SM4-GCM, public_key_file: FOLDER/sm4.txt}",
+		"AES": "encryption: {mode: body, algorithm: AES-256-CBC, public_key_file: FOLDER/aes.txt}",
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := newSite(t, "worker: {", "worker: {timeout: 5m, ")
+			s.equip()
+			settings := strings.ReplaceAll(settings, "FOLDER", s.folder)
+			s.write("config.yaml", strings.Replace(read(t, s.config), "    rule_id:", "    "+settings+"\n    rule_id:", 1))
+			c := faceidtest.NewCheck(0, 1<<10)
+			c.Media = append(c.Media[:2:2], faceidtest.Medium{Field: "VideoData.LivenessVideo", Kind: result.Video, Size: 64 << 20, Seed: 1, Form: faceidtest.Base64})
+			s.publish([]faceidtest.Check{c})
+			p := s.start()
+			until(t, "the event is settled", func() bool { return s.open() == 0 })
+			peak := peakMemory(t, p.cmd.Process.Pid)
+			t.Logf("peak memory: %d MiB", peak>>20)
+			if peak > 100<<20 {
+				t.Errorf("the process took up to %d MiB", peak>>20)
+			}
+			p.stop()
+			s.holdsExactly([]faceidtest.Check{c})
+		})
+	}
+}
+
 var highWater = regexp.MustCompile(`VmHWM:\s+(\d+) kB`)
 
 // peakMemory returns the most resident memory that a process had, in bytes.

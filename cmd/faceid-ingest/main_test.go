@@ -12,8 +12,10 @@ import (
 	"github.com/nats-io/nats.go"
 
 	"github.com/faceid-ingest/faceid-ingest/config"
+	"github.com/faceid-ingest/faceid-ingest/pipeline/envelope/envelopetest"
 	"github.com/faceid-ingest/faceid-ingest/pipeline/event"
 	"github.com/faceid-ingest/faceid-ingest/pipeline/faceid/faceidtest"
+	"github.com/faceid-ingest/faceid-ingest/pipeline/result"
 )
 
 func TestDemo(t *testing.T) {
@@ -126,6 +128,42 @@ func TestConfigCheck(t *testing.T) {
 	stdout, stderr := s.command(exitFailed, "config", "check")
 	if !strings.Contains(stdout, "secret_key: no such file") || !strings.Contains(stdout, "not a directory") || !strings.Contains(stderr, "2 problems found") {
 		t.Errorf("%s%s", stdout, stderr)
+	}
+}
+
+// TestConfigCheckOnline tries credentials and keys against the API.
+func TestConfigCheckOnline(t *testing.T) {
+	s := newSite(t)
+	s.equip()
+	s.write("config.yaml", strings.Replace(read(t, s.config), "    rule_id:",
+		"    encryption: {mode: fields, algorithm: SM4-GCM, public_key_file: "+s.path("sm4.txt")+"}\n    eid: {private_key_file: "+s.path("CAkey.pem")+"}\n    rule_id:", 1))
+	person := variants("main", result.EID)[0]
+	s.api.Put(person)
+	check := func(want int, words string, args ...string) {
+		t.Helper()
+		stdout, _ := s.command(want, append([]string{"config", "check", "--online"}, args...)...)
+		if !strings.Contains(stdout, words) {
+			t.Errorf("%v: no %q in\n%s", args, words, stdout)
+		}
+	}
+	check(exitDone, "account main, enhanced online ok\naccount main, eid online ok\n")
+	check(exitDone, "account main, keys       ok\n", "--product", "eid", "--token", person.Token)
+	check(exitFailed, "the service does not know this token", "--product", "eid", "--token", "another")
+
+	stranger, err := envelopetest.GenerateMerchant()
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.write("CAkey.pem", string(stranger.PEM()))
+	check(exitFailed, "eid.private_key_file is not the key that the merchant registered", "--product", "eid", "--token", person.Token)
+	s.write("sm4.txt", string(stranger.PublicPEM()))
+	check(exitFailed, "check encryption.public_key_file and encryption.algorithm")
+	s.write("secret_key", "wrong-key")
+	check(exitFailed, "AuthFailure.SignatureFailure: the signature is wrong: check secret_key")
+	s.write("config.yaml", strings.Replace(read(t, s.config), s.api.URL(), "http://127.0.0.1:1", 1))
+	check(exitFailed, "connection refused")
+	if _, stderr := s.command(exitFailed, "config", "check", "--token", "x"); !strings.Contains(stderr, "--token is for --online") {
+		t.Error(stderr)
 	}
 }
 

@@ -39,7 +39,11 @@ type published struct {
 }
 
 func (c *publishCmd) Run(ctx context.Context, a *app) error {
-	account, err := c.account(a)
+	cfg, err := a.loadConfig()
+	if err != nil {
+		return err
+	}
+	account, err := pickAccount(cfg, c.Account)
 	if err != nil {
 		return err
 	}
@@ -80,30 +84,27 @@ func (c *publishCmd) Run(ctx context.Context, a *app) error {
 	return nil
 }
 
-// account returns the account to publish for; there must be no doubt which.
-func (c *publishCmd) account(a *app) (config.Account, error) {
-	cfg, err := a.loadConfig()
-	if err != nil {
-		return config.Account{}, err
-	}
+// pickAccount returns the account of the given name; there must be no doubt which
+// if it is empty.
+func pickAccount(cfg *config.Config, name string) (config.Account, error) {
 	var names []string
 	for _, account := range cfg.Accounts {
-		if account.Name == c.Account || c.Account == "" && len(cfg.Accounts) == 1 {
+		if account.Name == name || name == "" && len(cfg.Accounts) == 1 {
 			return account, nil
 		}
 		names = append(names, account.Name)
 	}
 	switch {
-	case len(names) == 0 && c.Account != "":
+	case len(names) == 0 && name != "":
 		// Without accounts in the configuration (a machine that only publishes)
 		// the name is taken as it is.
-		return config.Account{Name: c.Account}, event.CheckAccount(c.Account)
+		return config.Account{Name: name}, event.CheckAccount(name)
 	case len(names) == 0:
 		return config.Account{}, errors.New("name the account with --account")
-	case c.Account == "":
+	case name == "":
 		return config.Account{}, fmt.Errorf("name the account with --account: %s", strings.Join(names, ", "))
 	default:
-		return config.Account{}, fmt.Errorf("there is no account %q in the configuration, only %s", c.Account, strings.Join(names, ", "))
+		return config.Account{}, fmt.Errorf("there is no account %q in the configuration, only %s", name, strings.Join(names, ", "))
 	}
 }
 
