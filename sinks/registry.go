@@ -7,6 +7,8 @@ import (
 	"sort"
 	"sync"
 
+	"github.com/nats-io/nats.go"
+
 	"github.com/faceid-ingest/faceid-ingest/pipeline/privacy"
 )
 
@@ -18,6 +20,10 @@ type Env struct {
 	Policy *privacy.Policy
 	// Log is the sink's logger; it already carries the sink's name. Never nil.
 	Log *slog.Logger
+	// NATS is the process's own connection, for sinks that are not given one of
+	// their own; nil where a command opens sinks without one. Sinks neither close
+	// it nor change its handlers.
+	NATS *nats.Conn
 }
 
 // Config is the part of the configuration file that belongs to one kind of
