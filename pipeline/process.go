@@ -132,8 +132,24 @@ func (t *task) query() faceid.Query {
 	return q
 }
 
+// again tells whether the task's event asks for all work to be done once more.
+func (t *task) again() bool { return event.Again(t.msg.Headers()) }
+
+var (
+	// errKnown says that every sink had the result already: a second event of one
+	// token, or a redelivery after an acknowledgement was lost.
+	errKnown = errors.New("every sink has the result")
+	// errErased says that the result was erased and must not come back.
+	errErased = errors.New("the result was erased")
+)
+
 // ingest brings the task's result into every sink.
 func (w *Worker) ingest(ctx context.Context, t *task) error {
+	e, err := w.ledger.load(ctx, t)
+	w.ledgerTrouble(err)
+	if e.covers(w.stages.names()) {
+		return errKnown
+	}
 	r, batch, err := w.pull(ctx, t)
 	if err != nil {
 		return err
@@ -143,11 +159,26 @@ func (w *Worker) ingest(ctx context.Context, t *task) error {
 			w.troubles.note("spool", "cannot clear the spool", "error", err)
 		}
 	}()
-	if err := w.store(ctx, r); err != nil {
+	err = w.store(ctx, r, e)
+	if len(e.Done) > 0 {
+		// Written with every try, done or not, so that the entry outlives the event.
+		w.ledgerTrouble(w.ledger.save(context.WithoutCancel(ctx), t, e))
+	}
+	if err != nil {
 		return err
 	}
 	w.count(r)
 	return nil
+}
+
+// ledgerTrouble reports what is wrong with the ledger. It stops nothing.
+func (w *Worker) ledgerTrouble(err error) {
+	switch {
+	case err == nil:
+		w.troubles.over("ledger")
+	case !errors.Is(err, context.Canceled):
+		w.troubles.note("ledger", "the ledger cannot be used, work may be done twice", "error", err)
+	}
 }
 
 // pull gets the result, with tries in place. The batch holds its media; the
@@ -216,6 +247,8 @@ func (w *Worker) decide(t *task, err error) error {
 	switch {
 	case err == nil:
 		return nil
+	case errors.Is(err, errKnown):
+		return errKnown
 	case errors.As(err, &pulling):
 		code = apiCode(err)
 		switch pulling.class {
@@ -235,6 +268,8 @@ func (w *Worker) decide(t *task, err error) error {
 		switch class {
 		case sinks.ClassCanceled:
 			return context.Canceled
+		case sinks.ClassErased:
+			return errErased
 		case sinks.ClassPermanent:
 			return &giveUp{reason: event.Refused, code: code, err: err}
 		}
@@ -278,16 +313,16 @@ func (w *Worker) settle(work context.Context, d *delivery, t *task, err error, b
 	var end *giveUp
 	switch {
 	case err == nil:
-		// Only a confirmed acknowledgement is one; without it the event comes
-		// again and the sinks find that they have it.
-		if err := d.msg.DoubleAck(ctx); err != nil {
-			w.troubles.note("ack", "cannot acknowledge events; they will come again", "error", err)
-			return
+		if w.acknowledge(ctx, d, telemetry.Ingested) {
+			w.metrics.Stage("event_to_ack", time.Since(began))
+			w.log.Debug("ingested", t.attrs()...)
 		}
-		w.troubles.over("ack")
-		w.metrics.Stage("event_to_ack", time.Since(began))
-		w.outcome(d, telemetry.Ingested)
-		w.log.Debug("ingested", t.attrs()...)
+	case errors.Is(err, errKnown):
+		w.acknowledge(ctx, d, telemetry.Known)
+	case errors.Is(err, errErased):
+		if w.acknowledge(ctx, d, telemetry.Erased) {
+			w.log.Info("an event came of a result that was erased; nothing is stored", t.attrs()...)
+		}
 	case errors.As(err, &end):
 		w.bury(ctx, t, end)
 	case errors.As(err, &again):
@@ -295,6 +330,19 @@ func (w *Worker) settle(work context.Context, d *delivery, t *task, err error, b
 	default:
 		w.handBack(d)
 	}
+}
+
+// acknowledge ends an event for good, and tells whether the server says so: only a
+// confirmed acknowledgement is one. Without it the event comes again, and the
+// ledger or the sinks find that they have it.
+func (w *Worker) acknowledge(ctx context.Context, d *delivery, o telemetry.Outcome) bool {
+	if err := d.msg.DoubleAck(ctx); err != nil {
+		w.troubles.note("ack", "cannot acknowledge events; they will come again", "error", err)
+		return false
+	}
+	w.troubles.over("ack")
+	w.outcome(d, o)
+	return true
 }
 
 func (w *Worker) outcome(d *delivery, o telemetry.Outcome) {

@@ -44,19 +44,42 @@ func sortStages(all []sinks.Sink) (stages, error) {
 	return s, nil
 }
 
-// store takes r through all stages. Every sink of a stage is tried even when
-// another one failed, so that one sink's outage delays only what depends on it;
-// a stage begins when the one before is complete. The error is sinkErrors.
-func (w *Worker) store(ctx context.Context, r *result.Result) error {
+// names returns what the ledger calls the work of each sink: a sink in several
+// stages has several.
+func (s stages) names() []string {
+	var names []string
+	for _, a := range s.archive {
+		names = append(names, "archive "+a.Name())
+	}
+	for _, r := range s.record {
+		names = append(names, "record "+r.Name())
+	}
+	for _, n := range s.notify {
+		names = append(names, "notify "+n.Name())
+	}
+	return names
+}
+
+// store takes r through all stages, and leaves out what the ledger's entry says
+// is done; what is newly done it adds. Every sink of a stage is tried even when
+// another one failed, so that one sink's outage delays only what depends on it; a
+// stage begins when the one before is complete. The error is sinkErrors.
+func (w *Worker) store(ctx context.Context, r *result.Result, e *entry) error {
+	e.fit(r)
+	known := len(e.Done)
 	err := w.stage("archive", func() error {
-		return each(w.stages.archive, func(a sinks.Archiver) *sinkError { return w.archive(ctx, a, r) })
+		return each(w.stages.archive, func(a sinks.Archiver) *sinkError { return w.archive(ctx, a, r, e) })
 	})
 	if err != nil {
 		return err
 	}
+	if len(e.Done) > known {
+		// Records and messages tell where archives have put things.
+		e.forget("record ", "notify ")
+	}
 	err = w.stage("record", func() error {
 		return each(w.stages.record, func(s sinks.Recorder) *sinkError {
-			return w.callSink(ctx, s, func() error { return s.Record(ctx, r) })
+			return w.once(ctx, e, "record ", s, func() error { return s.Record(ctx, r) })
 		})
 	})
 	if err != nil {
@@ -64,9 +87,21 @@ func (w *Worker) store(ctx context.Context, r *result.Result) error {
 	}
 	return w.stage("notify", func() error {
 		return each(w.stages.notify, func(s sinks.Notifier) *sinkError {
-			return w.callSink(ctx, s, func() error { return s.Notify(ctx, r) })
+			return w.once(ctx, e, "notify ", s, func() error { return s.Notify(ctx, r) })
 		})
 	})
+}
+
+// once calls a sink unless it was done before.
+func (w *Worker) once(ctx context.Context, e *entry, stage string, sink sinks.Sink, call func() error) *sinkError {
+	if _, done := e.Done[stage+sink.Name()]; done {
+		return nil
+	}
+	if err := w.callSink(ctx, sink, call); err != nil {
+		return err
+	}
+	e.Done[stage+sink.Name()] = nil
+	return nil
 }
 
 func each[S any](list []S, call func(S) *sinkError) error {
@@ -89,20 +124,27 @@ func (w *Worker) stage(name string, do func() error) error {
 	return err
 }
 
-func (w *Worker) archive(ctx context.Context, a sinks.Archiver, r *result.Result) *sinkError {
-	return w.callSink(ctx, a, func() error {
-		receipts, err := a.Archive(ctx, r)
+func (w *Worker) archive(ctx context.Context, a sinks.Archiver, r *result.Result, e *entry) *sinkError {
+	name := "archive " + a.Name()
+	if receipts, done := e.Done[name]; !done || len(receipts) != len(r.Assets) {
+		err := w.callSink(ctx, a, func() error {
+			receipts, err := a.Archive(ctx, r)
+			if err == nil && len(receipts) != len(r.Assets) {
+				err = fmt.Errorf("%d receipts for %d assets", len(receipts), len(r.Assets))
+			}
+			if err == nil {
+				e.Done[name] = receipts
+			}
+			return err
+		})
 		if err != nil {
 			return err
 		}
-		if len(receipts) != len(r.Assets) {
-			return fmt.Errorf("%d receipts for %d assets", len(receipts), len(r.Assets))
-		}
-		for i := range r.Assets {
-			r.Assets[i].Stored = append(r.Assets[i].Stored, receipts[i])
-		}
-		return nil
-	})
+	}
+	for i, receipt := range e.Done[name] {
+		r.Assets[i].Stored = append(r.Assets[i].Stored, receipt)
+	}
+	return nil
 }
 
 // callSink calls a sink with tries in place.
@@ -117,9 +159,13 @@ func (w *Worker) callSink(ctx context.Context, sink sinks.Sink, call func() erro
 	}, judgeSink)
 	if err == nil {
 		w.troubles.over("sink/" + sink.Name())
+		w.metrics.SinkUp(sink.Name(), true)
 		return nil
 	}
 	class, after := sinks.ClassOf(err)
+	if class == sinks.ClassTransient {
+		w.metrics.SinkUp(sink.Name(), false)
+	}
 	return &sinkError{sink: sink.Name(), class: class, after: after, err: err}
 }
 
@@ -156,8 +202,8 @@ func (e sinkErrors) class() (sinks.Class, time.Duration) {
 	class, after := sinks.ClassPermanent, time.Duration(0)
 	for _, one := range e {
 		switch one.class {
-		case sinks.ClassCanceled:
-			return sinks.ClassCanceled, 0
+		case sinks.ClassCanceled, sinks.ClassErased:
+			return one.class, 0
 		case sinks.ClassTransient, sinks.ClassThrottled:
 			class, after = sinks.ClassTransient, max(after, one.after)
 		}

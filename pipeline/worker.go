@@ -61,13 +61,16 @@ type Config struct {
 	ShutdownGrace time.Duration
 	// Retry says how long to wait between tries.
 	Retry Retry
+	// Replicas is how many servers of a cluster keep the ledger, if the Worker has
+	// to make it; 1 to 5.
+	Replicas int
 	// Now is the clock; nil means time.Now.
 	Now func() time.Time
 }
 
 // DefaultConfig returns what suits most.
 func DefaultConfig() Config {
-	return Config{Slots: 32, AckWait: time.Minute, ShutdownGrace: 30 * time.Second, Retry: DefaultRetry()}
+	return Config{Replicas: 1, Slots: 32, AckWait: time.Minute, ShutdownGrace: 30 * time.Second, Retry: DefaultRetry()}
 }
 
 // Deps are what a Worker works with; all are needed.
@@ -93,7 +96,9 @@ type Worker struct {
 	log       *slog.Logger
 	troubles  *troubles
 
-	held held
+	// ledger is opened by Run.
+	ledger *ledger
+	held   held
 }
 
 // New returns a Worker that is not running yet.
@@ -126,7 +131,7 @@ func New(cfg Config, deps Deps) (*Worker, error) {
 // nil. It returns an error if the streams or consumers cannot be had. It is
 // called once.
 func (w *Worker) Run(ctx context.Context) error {
-	lanes, err := w.openLanes(ctx)
+	lanes, err := w.open(ctx)
 	if err != nil {
 		if ctx.Err() != nil {
 			return nil
@@ -159,6 +164,16 @@ func (w *Worker) Run(ctx context.Context) error {
 		return nil
 	}
 	return err
+}
+
+// open makes sure of what the Worker keeps in JetStream.
+func (w *Worker) open(ctx context.Context) (lanes []*lane, err error) {
+	bounded, cancel := context.WithTimeout(ctx, ackWait)
+	defer cancel()
+	if w.ledger, err = openLedger(bounded, w.js, w.cfg.Replicas); err != nil {
+		return nil, err
+	}
+	return w.openLanes(ctx)
 }
 
 // openLanes makes sure of the streams and of a consumer per account and lane.

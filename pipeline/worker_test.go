@@ -46,6 +46,8 @@ type api struct {
 	calls map[string]int
 	// answer says what becomes of the n-th call for a token; nil means a result.
 	answer func(ctx context.Context, token string, n int) error
+	// varies gives every answer other bytes.
+	varies bool
 }
 
 func (a *api) Get(ctx context.Context, q faceid.Query, batch *spool.Batch) (*result.Result, error) {
@@ -62,7 +64,11 @@ func (a *api) Get(ctx context.Context, q faceid.Query, batch *spool.Batch) (*res
 		}
 	}
 	w := batch.Create(ctx)
-	if _, err := w.Write([]byte("\xff\xd8\xff\xe0" + q.Token)); err != nil {
+	body := "\xff\xd8\xff\xe0" + q.Token
+	if a.varies {
+		body += fmt.Sprint(n)
+	}
+	if _, err := w.Write([]byte(body)); err != nil {
 		return nil, err
 	}
 	item, err := w.Finish()
@@ -182,8 +188,10 @@ type bench struct {
 	archive   *sink
 	record    *sink
 	notify    *sink
-	log       lockedBuffer
-	stop      func()
+	// more are sinks beside those three.
+	more []sinks.Sink
+	log  lockedBuffer
+	stop func()
 }
 
 func newBench(t *testing.T) *bench {
@@ -225,7 +233,7 @@ func (b *bench) start() {
 	w, err := pipeline.New(b.cfg, pipeline.Deps{
 		JetStream: b.js,
 		Accounts:  accounts,
-		Sinks:     []sinks.Sink{archive{b.archive}, record{b.record}, notify{b.notify}},
+		Sinks:     append([]sinks.Sink{archive{b.archive}, record{b.record}, notify{b.notify}}, b.more...),
 		Spool:     b.spool,
 		Metrics:   telemetry.New(),
 		Log:       slog.New(slog.NewTextHandler(&b.log, nil)),
@@ -434,6 +442,109 @@ func TestOneSinksFaultDoesNotRepeatAnothers(t *testing.T) {
 	b.idle()
 	if b.archive.count("T-1") != 1 || b.record.count("T-1") != 5 || b.notify.count("T-1") != 1 {
 		t.Errorf("archived %d, recorded %d, notified %d times", b.archive.count("T-1"), b.record.count("T-1"), b.notify.count("T-1"))
+	}
+}
+
+// The same over redeliveries: the ledger remembers what was done, and with which
+// receipts.
+func TestLedgerSparesSinksOverRedeliveries(t *testing.T) {
+	b := newBench(t)
+	b.notify.fail = func(_ string, n int) error {
+		if n < 20 {
+			return errors.New("no route")
+		}
+		return nil
+	}
+	b.publish("T-1")
+	b.start()
+	b.idle()
+	if b.archive.count("T-1") != 1 || b.record.count("T-1") != 1 || b.notify.count("T-1") != 20 || b.api.count("T-1") < 2 {
+		t.Errorf("pulled %d, archived %d, recorded %d, notified %d times",
+			b.api.count("T-1"), b.archive.count("T-1"), b.record.count("T-1"), b.notify.count("T-1"))
+	}
+	if stored := b.notify.seen["T-1"].Assets[0].Stored; len(stored) != 1 || stored[0].Location == "" {
+		t.Errorf("the receipt is lost: %+v", stored)
+	}
+}
+
+// An answer that differs from the one sinks were given before is for all of them.
+func TestLedgerForgetsAnotherAnswer(t *testing.T) {
+	b := newBench(t)
+	b.api.varies = true
+	b.cfg.Retry.InPlace = 0
+	b.record.fail = func(string, int) error {
+		if b.api.count("T-1") < 3 {
+			return errors.New("locked")
+		}
+		return nil
+	}
+	b.publish("T-1")
+	b.start()
+	b.idle()
+	if b.archive.count("T-1") != 3 {
+		t.Errorf("archived %d times for 3 different answers", b.archive.count("T-1"))
+	}
+}
+
+// A second event of a token costs nothing, unless it asks for all of it again.
+func TestKnownTokens(t *testing.T) {
+	b := newBench(t)
+	b.publish("T-1")
+	b.start()
+	b.idle()
+	b.raw("faceid.completed.main.enhanced", `{"token":"T-1","rule_id":"1"}`)
+	b.idle()
+	if n := b.api.count("T-1"); n != 1 {
+		t.Errorf("pulled %d times", n)
+	}
+	again := func() {
+		t.Helper()
+		if err := b.publisher.PublishAgain(t.Context(), event.Live, "main", result.Enhanced, event.Event{Token: "T-1", RuleID: "1"}, nil); err != nil {
+			t.Fatal(err)
+		}
+		b.idle()
+	}
+	again()
+	if b.api.count("T-1") != 2 || b.archive.count("T-1") != 2 || b.notify.count("T-1") != 2 {
+		t.Errorf("asked for again: pulled %d times", b.api.count("T-1"))
+	}
+	// Somebody else's entry is no reason to do nothing.
+	kv, err := b.js.KeyValue(t.Context(), pipeline.LedgerBucket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := kv.PutString(t.Context(), "enhanced."+result.TokenHash(result.Enhanced, "T-1"), "{}"); err != nil {
+		t.Fatal(err)
+	}
+	b.raw("faceid.completed.main.enhanced", `{"token":"T-1","rule_id":"1"}`)
+	b.idle()
+	if b.api.count("T-1") != 3 {
+		t.Errorf("beside a damaged entry: pulled %d times", b.api.count("T-1"))
+	}
+	// And neither is that of a configuration with fewer sinks.
+	b.halt()
+	later := &sink{name: "later"}
+	b.more = []sinks.Sink{archive{later}}
+	b.start()
+	b.raw("faceid.completed.main.enhanced", `{"token":"T-1","rule_id":"1"}`)
+	b.idle()
+	if later.count("T-1") != 1 || b.archive.count("T-1") != 3 || b.record.count("T-1") != 4 {
+		t.Errorf("a new archive: it has %d, the old one %d, the record was written %d times", later.count("T-1"), b.archive.count("T-1"), b.record.count("T-1"))
+	}
+	if stored := b.record.seen["T-1"].Assets[0].Stored; len(stored) != 2 {
+		t.Errorf("the record knows %d places", len(stored))
+	}
+}
+
+// An erased token ends its event, and later stages never see it.
+func TestErasedTokens(t *testing.T) {
+	b := newBench(t)
+	b.archive.fail = func(string, int) error { return fmt.Errorf("archive: %w", sinks.ErrErased) }
+	b.publish("T-1")
+	b.start()
+	b.idle()
+	if b.archive.count("T-1") != 1 || b.record.count("T-1") != 0 || len(b.dead()) != 0 {
+		t.Errorf("archived %d, recorded %d times, %d dead", b.archive.count("T-1"), b.record.count("T-1"), len(b.dead()))
 	}
 }
 

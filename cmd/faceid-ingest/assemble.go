@@ -264,6 +264,7 @@ func newDaemon(ctx context.Context, cfg *config.Config, log *slog.Logger) (_ *da
 	}
 	d.closers = append(d.closers, func() error { closeAccounts(); return nil })
 	workerConfig := pipeline.DefaultConfig()
+	workerConfig.Replicas = cfg.NATS.Replicas
 	workerConfig.Slots = cfg.Worker.Slots
 	workerConfig.AckWait = cfg.Worker.AckWait.Duration()
 	workerConfig.ShutdownGrace = cfg.Worker.ShutdownGrace.Duration()

@@ -26,22 +26,34 @@ func NewPublisher(js jetstream.JetStream) *Publisher { return &Publisher{js: js}
 // true when the stream already held an event of this token. Of header only the
 // trace context is sent; it may be nil.
 func (p *Publisher) Publish(ctx context.Context, lane Lane, account string, product result.Product, e Event, header nats.Header) (duplicate bool, err error) {
-	return p.publish(ctx, lane, account, product, e, header, MessageID(product, e.Token))
-}
-
-// PublishAgain is Publish for a token that shall be ingested once more, because
-// what its event was given up for is mended: the stream takes it however soon it
-// comes after the first one.
-func (p *Publisher) PublishAgain(ctx context.Context, lane Lane, account string, product result.Product, e Event, header nats.Header) error {
-	_, err := p.publish(ctx, lane, account, product, e, header, MessageID(product, e.Token)+":"+rand.Text())
-	return err
-}
-
-func (p *Publisher) publish(ctx context.Context, lane Lane, account string, product result.Product, e Event, header nats.Header, id string) (duplicate bool, err error) {
 	msg, err := message(lane, account, product, e, header)
 	if err != nil {
 		return false, err
 	}
+	return p.publish(ctx, msg, MessageID(product, e.Token))
+}
+
+// PublishAgain is Publish for a token that shall be ingested once more, because
+// what its event was given up for is mended or its result was lost: the stream
+// takes it however soon it comes after the first one, and workers do all of it
+// again.
+func (p *Publisher) PublishAgain(ctx context.Context, lane Lane, account string, product result.Product, e Event, header nats.Header) error {
+	msg, err := message(lane, account, product, e, header)
+	if err != nil {
+		return err
+	}
+	msg.Header.Set(headerAgain, "1")
+	_, err = p.publish(ctx, msg, MessageID(product, e.Token)+":"+rand.Text())
+	return err
+}
+
+// headerAgain marks the events of PublishAgain.
+const headerAgain = "Faceid-Again"
+
+// Again tells whether an event was published by PublishAgain.
+func Again(header nats.Header) bool { return header.Get(headerAgain) != "" }
+
+func (p *Publisher) publish(ctx context.Context, msg *nats.Msg, id string) (duplicate bool, err error) {
 	ack, err := p.js.PublishMsg(ctx, msg, jetstream.WithMsgID(id))
 	if err != nil {
 		return false, fmt.Errorf("publish event: %w", err)

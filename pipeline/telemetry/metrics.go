@@ -21,6 +21,7 @@ type Metrics struct {
 	dead       *prometheus.CounterVec
 	calls      *prometheus.CounterVec
 	sinkErrors *prometheus.CounterVec
+	sinkUp     *prometheus.GaugeVec
 	assets     *prometheus.CounterVec
 	bytes      *prometheus.CounterVec
 	verdicts   *prometheus.CounterVec
@@ -36,6 +37,10 @@ type Outcome string
 const (
 	// Ingested means that every sink holds the result.
 	Ingested Outcome = "ingested"
+	// Known means that every sink had the result already.
+	Known Outcome = "known"
+	// Erased means that the result was erased before, and nothing is stored.
+	Erased Outcome = "erased"
 	// Retried means that the event will be delivered again later.
 	Retried Outcome = "retried"
 	// Buried means that the event became a dead letter.
@@ -65,6 +70,10 @@ func New() *Metrics {
 			Name: "faceid_ingest_sink_errors_total",
 			Help: "Failed calls of sinks, by sink and class of the error.",
 		}, []string{"sink", "class"}),
+		sinkUp: prometheus.NewGaugeVec(prometheus.GaugeOpts{
+			Name: "faceid_ingest_sink_up",
+			Help: "Whether a sink took what it was given last: 1, or 0 while results wait for it.",
+		}, []string{"sink"}),
 		assets: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "faceid_ingest_assets_total",
 			Help: "Assets of ingested results, by kind (image, video, audio, unknown) and form (inline, cos).",
@@ -94,7 +103,7 @@ func New() *Metrics {
 		Name: "faceid_ingest_unconfigured_events",
 		Help: "Stored events of accounts that are not configured, which nobody takes.",
 	})
-	m.registry.MustRegister(m.strangers, m.events, m.dead, m.calls, m.sinkErrors, m.assets, m.bytes, m.verdicts, m.stages, m.inFlight,
+	m.registry.MustRegister(m.strangers, m.events, m.dead, m.calls, m.sinkErrors, m.sinkUp, m.assets, m.bytes, m.verdicts, m.stages, m.inFlight,
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return m
 }
@@ -132,6 +141,15 @@ func (m *Metrics) Call(account, product, class string) {
 
 // SinkError counts one failed call of a sink.
 func (m *Metrics) SinkError(sink, class string) { m.sinkErrors.WithLabelValues(sink, class).Inc() }
+
+// SinkUp sets whether a sink takes results.
+func (m *Metrics) SinkUp(sink string, up bool) {
+	value := 0.0
+	if up {
+		value = 1
+	}
+	m.sinkUp.WithLabelValues(sink).Set(value)
+}
 
 // Asset counts one asset of an ingested result; inline says whether its bytes,
 // of the given size, came with the answer.

@@ -63,6 +63,8 @@ func TestMetrics(t *testing.T) {
 	m.Dead("main", "expired")
 	m.Call("main", "eid", "throttled")
 	m.SinkError("media", "transient")
+	m.SinkUp("media", true)
+	m.SinkUp("records", false)
 	m.Asset("video", true, 1000)
 	m.Asset("image", false, 0)
 	m.Verdict("main", "enhanced", true)
@@ -79,6 +81,8 @@ func TestMetrics(t *testing.T) {
 		`faceid_ingest_dead_letters_total{account="main",reason="expired"} 1`,
 		`faceid_ingest_api_calls_total{account="main",class="throttled",product="eid"} 1`,
 		`faceid_ingest_sink_errors_total{class="transient",sink="media"} 1`,
+		`faceid_ingest_sink_up{sink="media"} 1`,
+		`faceid_ingest_sink_up{sink="records"} 0`,
 		`faceid_ingest_assets_total{form="inline",kind="video"} 1`,
 		`faceid_ingest_assets_total{form="cos",kind="image"} 1`,
 		`faceid_ingest_asset_bytes_total{kind="video"} 1000`,
