@@ -18,11 +18,12 @@ import (
 
 // Archive implements sinks.Archiver. A receipt's location is a path relative to
 // the archive folder, with forward slashes, or "cos://bucket/key" of an asset
-// that FaceID put in COS, whose size is then -1.
+// that FaceID put in COS, whose size is then -1. Size and digests are those of the
+// asset, also where its file is sealed.
 //
 // A result of an unknown product, with two assets of one field, or with an asset
-// that is neither inline nor in COS gives a permanent error; every other error is
-// transient.
+// that is neither inline nor in COS gives a permanent error, an erased token
+// sinks.ErrErased; every other error is transient.
 func (s *Sink) Archive(ctx context.Context, r *result.Result) ([]sinks.Receipt, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
@@ -31,16 +32,31 @@ func (s *Sink) Archive(ctx context.Context, r *result.Result) ([]sinks.Receipt, 
 	if err != nil {
 		return nil, sinks.Permanent(fmt.Errorf("archive a result: %w", err))
 	}
-	folder := filepath.Join(s.root, filepath.FromSlash(Folder(r.Product, r.Token)))
-	if err := s.archive(ctx, folder, r, manifest); err != nil {
-		s.durable.Delete(filepath.Dir(folder)) // it may be gone
+	key := sinks.Key{Product: r.Product, Hash: manifest.TokenHash}
+	err = s.locked(ctx, key, func(t *token) error { return t.archive(ctx, r, manifest) })
+	if err != nil {
 		return nil, s.explain("archive", err)
 	}
-	return s.receipts(r, manifest), nil
+	return s.receipts(key, manifest), nil
 }
 
-func (s *Sink) archive(ctx context.Context, folder string, r *result.Result, m *Manifest) error {
+// locked calls do with the folder of a token while its shard is locked.
+func (s *Sink) locked(ctx context.Context, key sinks.Key, do func(*token) error) error {
+	folder, err := s.folder(key)
+	if err != nil {
+		return sinks.Permanent(err)
+	}
 	shard := filepath.Dir(folder)
+	if err := s.inShard(ctx, shard, func() error {
+		return do(&token{sink: s, key: key, temp: filepath.Join(shard, tempName), folder: folder})
+	}); err != nil {
+		s.durable.Delete(shard) // it may be gone
+		return err
+	}
+	return nil
+}
+
+func (s *Sink) inShard(ctx context.Context, shard string, do func() error) error {
 	if err := s.makeShard(shard); err != nil {
 		return err
 	}
@@ -52,12 +68,7 @@ func (s *Sink) archive(ctx context.Context, folder string, r *result.Result, m *
 	if _, err := s.emptyTemp(shard); err != nil {
 		return err
 	}
-	old, err := readManifest(folder)
-	if err != nil && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, errManifest) {
-		return err
-	}
-	t := &token{sink: s, temp: filepath.Join(shard, tempName), folder: folder}
-	return t.write(ctx, r, m, old)
+	return do()
 }
 
 // makeShard makes a shard with the folders above and in it. It asks the file
@@ -85,20 +96,42 @@ func (s *Sink) makeShard(shard string) error {
 // token is the folder of one token while its shard is locked.
 type token struct {
 	sink         *Sink
+	key          sinks.Key
 	temp, folder string
+}
+
+// archive brings the folder to what m lists, unless the token was erased.
+func (t *token) archive(ctx context.Context, r *result.Result, m *Manifest) error {
+	gone, err := erased(t.folder)
+	if err != nil {
+		return err
+	}
+	if gone {
+		return sinks.ErrErased
+	}
+	old, err := readManifest(t.folder)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, errManifest) {
+		return err
+	}
+	if t.sink.seal {
+		m.seal()
+	}
+	if err := t.write(ctx, r, m, old); err != nil {
+		return err
+	}
+	return t.removeTwins(m)
 }
 
 // write brings the folder to what m lists. old is the manifest that is there, or
 // nil.
 func (t *token) write(ctx context.Context, r *result.Result, m, old *Manifest) error {
-	text := m.encode()
 	var missing []int
-	for i, entry := range m.Assets {
-		if entry.File != "" && !t.has(entry, old) {
+	for i := range m.Assets {
+		if e := &m.Assets[i]; e.File != "" && !t.has(e, old) {
 			missing = append(missing, i)
 		}
 	}
-	if old != nil && len(missing) == 0 && bytes.Equal(old.encode(), text) {
+	if old != nil && len(missing) == 0 && bytes.Equal(old.encode(), m.encode()) {
 		// The process that wrote the manifest may have crashed before this.
 		return t.sink.files.SyncDir(t.folder)
 	}
@@ -106,38 +139,75 @@ func (t *token) write(ctx context.Context, r *result.Result, m, old *Manifest) e
 		return err
 	}
 	for _, i := range missing {
-		if err := t.writeAsset(ctx, r.Assets[i], m.Assets[i].File); err != nil {
+		if err := t.writeAsset(ctx, r.Assets[i], &m.Assets[i]); err != nil {
 			return fmt.Errorf("asset %d (%s): %w", i, m.Assets[i].File, err)
 		}
 	}
+	return t.putManifest(ctx, m)
+}
+
+// putManifest writes the manifest once the files that it lists last.
+func (t *token) putManifest(ctx context.Context, m *Manifest) error {
 	if err := t.sink.files.SyncDir(t.folder); err != nil {
 		return err
 	}
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	put := func(f file) error { _, err := f.Write(text); return err }
+	put := func(f file) error { _, err := f.Write(m.encode()); return err }
 	if err := t.put(manifestName, put); err != nil {
 		return fmt.Errorf("manifest: %w", err)
 	}
 	return t.sink.files.SyncDir(t.folder)
 }
 
-// has tells whether the file of an entry is there with the same bytes. The
-// manifest is believed: files are whole when it is written, and Verify is there
-// to find what happened to them later.
-func (t *token) has(e Entry, old *Manifest) bool {
+// has tells whether the file of an entry is there with the same bytes, and lets
+// the entry say how they are sealed. The manifest is believed: files are whole
+// when it is written, and Verify is there to find what happened to them later.
+func (t *token) has(e *Entry, old *Manifest) bool {
 	if old == nil {
 		return false
 	}
 	for _, o := range old.Assets {
-		if o.File == e.File {
-			info, err := os.Stat(filepath.Join(t.folder, e.File))
-			return err == nil && info.Mode().IsRegular() && info.Size() == e.Size &&
-				o.Size == e.Size && o.SHA256 == e.SHA256
+		if o.File != e.File {
+			continue
 		}
+		size := e.Size
+		if o.Sealed != nil {
+			size = o.Sealed.Size
+		}
+		info, err := os.Stat(filepath.Join(t.folder, e.File))
+		if err != nil || !info.Mode().IsRegular() || info.Size() != size || o.Size != e.Size || o.SHA256 != e.SHA256 {
+			return false
+		}
+		e.Sealed = o.Sealed
+		return true
 	}
 	return false
+}
+
+// removeTwins removes files whose assets the manifest lists in the other form. It
+// does not ask whether this call wrote the manifest: that may have been a process
+// which crashed before this.
+func (t *token) removeTwins(m *Manifest) error {
+	removed := false
+	for _, e := range m.Assets {
+		if e.File == "" {
+			continue
+		}
+		other := filepath.Join(t.folder, twin(e.File))
+		if _, err := os.Lstat(other); errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err := t.sink.files.Remove(other); err != nil {
+			return err
+		}
+		removed = true
+	}
+	if !removed {
+		return nil
+	}
+	return t.sink.files.SyncDir(t.folder)
 }
 
 // prepare makes the folder. If files that a manifest lists are about to change,
@@ -183,13 +253,20 @@ func (t *token) put(name string, write func(file) error) (err error) {
 // chunkSize is how much of an asset is in memory at a time, in bytes.
 const chunkSize = 128 << 10
 
-func (t *token) writeAsset(ctx context.Context, a result.Asset, name string) (err error) {
+func (t *token) writeAsset(ctx context.Context, a result.Asset, e *Entry) (err error) {
+	if e.Sealed != nil {
+		media, err := t.sink.policy.SealMedia(t.ref(*e), a.Digest, a.Content)
+		if err != nil {
+			return err
+		}
+		return t.putSealed(ctx, media, e)
+	}
 	content, err := a.Content.Open()
 	if err != nil {
 		return fmt.Errorf("read it: %w", err)
 	}
 	defer func() { err = errors.Join(err, content.Close()) }()
-	return t.put(name, func(f file) error { return copyAsset(ctx, f, content, a.Digest) })
+	return t.put(e.File, func(f file) error { return copyAsset(ctx, f, content, a.Digest) })
 }
 
 // copyAsset copies exactly the bytes that want describes.
@@ -224,16 +301,15 @@ func copyAsset(ctx context.Context, to io.Writer, from io.Reader, want result.Di
 }
 
 // receipts says of each asset where it is.
-func (s *Sink) receipts(r *result.Result, m *Manifest) []sinks.Receipt {
-	folder := Folder(r.Product, r.Token)
+func (s *Sink) receipts(key sinks.Key, m *Manifest) []sinks.Receipt {
 	receipts := make([]sinks.Receipt, len(m.Assets))
 	for i, e := range m.Assets {
 		receipts[i] = sinks.Receipt{
-			Sink: s.name, Field: r.Assets[i].Field,
+			Sink: s.name, Field: e.Field,
 			Location: e.Location, Size: e.Size, SHA256: e.SHA256, CRC64: e.CRC64,
 		}
 		if e.File != "" {
-			receipts[i].Location = path.Join(folder, e.File)
+			receipts[i].Location = path.Join(folder(key), e.File)
 		}
 	}
 	return receipts

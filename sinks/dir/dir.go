@@ -24,8 +24,16 @@
 // .tmp, where files are until they are whole. What a crash leaves in .tmp is
 // removed by the next writer of the shard and by Open.
 //
-// Folders are of mode 0700 and files 0600. Media is stored as it is, not
-// encrypted: keep the folder on an encrypted volume.
+// Folders are of mode 0700 and files 0600. Media is stored as it is, which suits
+// an encrypted volume, or with Config.Seal encrypted under the privacy policy's
+// keyring (see privacy.Policy.SealMedia). Such a file has ".sealed" after its
+// name, and the manifest tells its key, size and SHA-256 beside those of the asset.
+// A file whose asset is stored in the other form is removed once the new one is
+// in the manifest. What FaceID put in COS is not sealed.
+//
+// An erased token's folder holds a tombstone, erased.json, and nothing else. It is
+// written before the first file goes, and as long as it is there nothing is
+// stored. Removing it lets the token in again.
 //
 // What may go wrong is transient, since the folder's owner can mend it: a full
 // disk, a folder that is gone, read-only or of another user. The error says
@@ -44,6 +52,7 @@ import (
 	"strings"
 	"sync"
 
+	"github.com/faceid-ingest/faceid-ingest/pipeline/privacy"
 	"github.com/faceid-ingest/faceid-ingest/pipeline/result"
 	"github.com/faceid-ingest/faceid-ingest/sinks"
 )
@@ -64,6 +73,9 @@ type Config struct {
 	// not: a missing parent is more likely a misspelling or a volume that is not
 	// mounted. A relative path is relative to the working directory.
 	Path string `yaml:"path"`
+	// Seal encrypts the files. Redelivered tokens change to the form that is
+	// configured, others stay as they are; both can be read.
+	Seal bool `yaml:"seal"`
 }
 
 // Validate implements sinks.Config.
@@ -80,29 +92,34 @@ func (c *Config) Validate() error {
 // Open implements sinks.Config. It makes the folder and removes what a crash
 // left in it.
 func (c *Config) Open(ctx context.Context, env sinks.Env) (sinks.Sink, error) {
-	return open(ctx, c.Path, env, osFiles{})
+	return open(ctx, c, env, osFiles{})
 }
 
 // Sink archives assets in a folder. All methods but Close may be called by
 // several goroutines at once.
 type Sink struct {
-	name  string
-	root  string
-	log   *slog.Logger
-	files files
+	name   string
+	root   string
+	seal   bool
+	policy *privacy.Policy
+	log    *slog.Logger
+	files  files
 	// durable holds the shards that this process knows to be on disk, with the
 	// folders above them.
 	durable sync.Map
 }
 
-var _ sinks.Archiver = (*Sink)(nil)
+var _ sinks.ArchiveKeeper = (*Sink)(nil)
 
-func open(ctx context.Context, path string, env sinks.Env, files files) (sinks.Sink, error) {
-	root, err := filepath.Abs(path)
+func open(ctx context.Context, cfg *Config, env sinks.Env, files files) (sinks.Sink, error) {
+	root, err := filepath.Abs(cfg.Path)
 	if err != nil {
-		return nil, fmt.Errorf("archive folder %s: %w", path, err)
+		return nil, fmt.Errorf("archive folder %s: %w", cfg.Path, err)
 	}
-	s := &Sink{name: env.Name, root: root, log: env.Log, files: files}
+	if cfg.Seal && !env.Policy.HasKeyring() {
+		return nil, fmt.Errorf("archive folder %s: seal needs a keyring: set privacy.keyring_file", root)
+	}
+	s := &Sink{name: env.Name, root: root, seal: cfg.Seal, policy: env.Policy, log: env.Log, files: files}
 	if err := s.makeFolder(root); err != nil {
 		return nil, s.explain("open", err)
 	}

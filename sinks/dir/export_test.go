@@ -16,8 +16,8 @@ type (
 var OSFiles Files = osFiles{}
 
 // OpenWith opens a sink with another edge.
-func OpenWith(ctx context.Context, path string, env sinks.Env, files Files) (sinks.Sink, error) {
-	return open(ctx, path, env, files)
+func OpenWith(ctx context.Context, cfg *Config, env sinks.Env, files Files) (sinks.Sink, error) {
+	return open(ctx, cfg, env, files)
 }
 
 // ParseManifest is for fuzzing.

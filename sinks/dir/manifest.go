@@ -10,8 +10,11 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"strings"
 
+	"github.com/faceid-ingest/faceid-ingest/pipeline/privacy"
 	"github.com/faceid-ingest/faceid-ingest/pipeline/result"
+	"github.com/faceid-ingest/faceid-ingest/sinks"
 )
 
 const (
@@ -58,6 +61,29 @@ type Entry struct {
 	// empty for an object in COS.
 	SHA256 string `json:"sha256,omitempty"`
 	CRC64  string `json:"crc64,omitempty"`
+	// Sealed describes the file if it is sealed; size and digests above are then
+	// those of what it holds. It is nil for a file that is the asset.
+	Sealed *Sealed `json:"sealed,omitempty"`
+}
+
+// Sealed describes a sealed file as it is stored, for who has no key to open it.
+type Sealed struct {
+	// KeyID names the key in the keyring.
+	KeyID  string         `json:"key_id"`
+	Cipher privacy.Cipher `json:"cipher"`
+	// Size is in bytes.
+	Size int64 `json:"size"`
+	// SHA256 is lower-case hex.
+	SHA256 string `json:"sha256"`
+}
+
+// digest is what the entry of a file says of its asset.
+func (e Entry) digest() (result.Digest, error) {
+	sum, err := hex.DecodeString(e.SHA256)
+	if err != nil || len(sum) != sha256.Size {
+		return result.Digest{}, errManifest
+	}
+	return result.Digest{Size: e.Size, SHA256: [sha256.Size]byte(sum)}, nil
 }
 
 func newManifest(r *result.Result) (*Manifest, error) {
@@ -99,16 +125,30 @@ func (m *Manifest) encode() []byte {
 
 // ReadManifest returns the manifest of a token in the archive folder root. The
 // error is an fs.ErrNotExist where there is none: the token is not archived, or
-// not completely.
+// not completely. It is sinks.ErrErased where the token was erased.
 func ReadManifest(root string, p result.Product, token string) (*Manifest, error) {
-	m, err := readManifest(filepath.Join(root, filepath.FromSlash(Folder(p, token))))
+	key := sinks.KeyOf(p, token)
+	folder := filepath.Join(root, filepath.FromSlash(folder(key)))
+	gone, err := erased(folder)
+	if gone {
+		err = sinks.ErrErased
+	}
 	if err != nil {
 		return nil, fmt.Errorf("read a manifest: %w", err)
 	}
-	if m.Product != p || m.TokenHash != result.TokenHash(p, token) {
-		return nil, errors.New("read a manifest: it is of another token")
+	m, err := readManifestOf(key, folder)
+	if err != nil {
+		return nil, fmt.Errorf("read a manifest: %w", err)
 	}
 	return m, nil
+}
+
+func readManifestOf(key sinks.Key, folder string) (*Manifest, error) {
+	m, err := readManifest(folder)
+	if err == nil && (m.Product != key.Product || m.TokenHash != key.Hash) {
+		return nil, errors.New("it is of another token")
+	}
+	return m, err
 }
 
 func readManifest(folder string) (*Manifest, error) {
@@ -132,7 +172,8 @@ func parseManifest(b []byte) (*Manifest, error) {
 	}
 	for _, e := range m.Assets {
 		if e.File != "" && (e.File != filepath.Base(e.File) || !filepath.IsLocal(e.File)) ||
-			e.File == "" && e.Location == "" {
+			e.File == "" && e.Location == "" ||
+			strings.HasSuffix(e.File, sealedSuffix) != (e.Sealed != nil) {
 			return nil, errManifest
 		}
 	}
@@ -140,8 +181,9 @@ func parseManifest(b []byte) (*Manifest, error) {
 }
 
 // Verify reads every file that the manifest of a token lists and compares its
-// digest. It returns the manifest, and an error that names each file which is
-// gone or differs. Assets in COS are not looked at.
+// digest; of a sealed file, that of the file as it is stored, for which no key is
+// needed. It returns the manifest, and an error that names each file which is gone
+// or differs. Assets in COS are not looked at.
 func Verify(ctx context.Context, root string, p result.Product, token string) (*Manifest, error) {
 	m, err := ReadManifest(root, p, token)
 	if err != nil {
@@ -169,9 +211,12 @@ func verifyFile(ctx context.Context, name string, e Entry) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, f.Close()) }()
-	sum, err := hex.DecodeString(e.SHA256)
-	if err != nil || len(sum) != sha256.Size {
-		return errManifest
+	if e.Sealed != nil {
+		e.Size, e.SHA256 = e.Sealed.Size, e.Sealed.SHA256
 	}
-	return copyAsset(ctx, io.Discard, f, result.Digest{Size: e.Size, SHA256: [32]byte(sum)})
+	want, err := e.digest()
+	if err != nil {
+		return err
+	}
+	return copyAsset(ctx, io.Discard, f, want)
 }

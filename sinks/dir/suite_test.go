@@ -1,8 +1,10 @@
 package dir_test
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path"
@@ -13,6 +15,7 @@ import (
 
 	"go.uber.org/goleak"
 
+	"github.com/faceid-ingest/faceid-ingest/pipeline/privacy"
 	"github.com/faceid-ingest/faceid-ingest/pipeline/result"
 	"github.com/faceid-ingest/faceid-ingest/sinks"
 	"github.com/faceid-ingest/faceid-ingest/sinks/dir"
@@ -22,25 +25,36 @@ import (
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 func TestSuite(t *testing.T) {
-	sinktest.Run(t, sinktest.Factory{
-		New:      func(t testing.TB) sinktest.Destination { return folder(filepath.Join(t.TempDir(), "media")) },
-		Troubles: troubles(),
-	})
+	for name, seal := range map[string]bool{"plain": false, "sealed": true} {
+		t.Run(name, func(t *testing.T) {
+			sinktest.Run(t, sinktest.Factory{
+				New: func(t testing.TB) sinktest.Destination {
+					return &folder{cfg: dir.Config{Path: filepath.Join(t.TempDir(), "media"), Seal: seal}}
+				},
+				Troubles: troubles(),
+			})
+		})
+	}
 }
 
 // folder is an archive folder.
-type folder string
+type folder struct {
+	cfg dir.Config
+	// policy opens what is sealed.
+	policy *privacy.Policy
+}
 
-func (f folder) Open(t testing.TB, env sinks.Env, faults *sinktest.Faults) sinks.Sink {
+func (f *folder) Open(t testing.TB, env sinks.Env, faults *sinktest.Faults) sinks.Sink {
 	t.Helper()
-	sink, err := dir.OpenWith(t.Context(), string(f), env, faultyFiles{dir.OSFiles, faults})
+	f.policy = env.Policy
+	sink, err := dir.OpenWith(t.Context(), &f.cfg, env, faultyFiles{dir.OSFiles, faults})
 	if err != nil {
 		t.Fatal(err)
 	}
 	return sink
 }
 
-func (f folder) Stored(t testing.TB, p result.Product, token string) sinktest.Stored {
+func (f *folder) Stored(t testing.TB, p result.Product, token string) sinktest.Stored {
 	t.Helper()
 	place := dir.Folder(p, token)
 	s := sinktest.Stored{
@@ -49,14 +63,18 @@ func (f folder) Stored(t testing.TB, p result.Product, token string) sinktest.St
 		Dump:    []byte(f.listing(t, ".")),
 	}
 	for _, name := range f.names(t, place) {
-		b, err := os.ReadFile(filepath.Join(string(f), name))
+		b, err := os.ReadFile(filepath.Join(f.cfg.Path, name))
 		if err != nil {
 			t.Fatal(err)
 		}
+		if path.Base(name) == "erased.json" {
+			s.State += string(b)
+			continue
+		}
 		s.Objects[name] = b
 	}
-	m, err := dir.ReadManifest(string(f), p, token)
-	if errors.Is(err, fs.ErrNotExist) {
+	m, err := dir.ReadManifest(f.cfg.Path, p, token)
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, sinks.ErrErased) {
 		return s
 	} else if err != nil {
 		t.Fatal(err)
@@ -66,19 +84,41 @@ func (f folder) Stored(t testing.TB, p result.Product, token string) sinktest.St
 		location := e.Location
 		if e.File != "" {
 			location = path.Join(place, e.File)
+			f.open(t, s.Objects, location, privacy.MediaRef{Product: p, TokenHash: m.TokenHash, Field: e.Field}, e)
 		}
 		s.Manifest = append(s.Manifest, result.Receipt{
 			Field: e.Field, Location: location, Size: e.Size, SHA256: e.SHA256, CRC64: e.CRC64,
 		})
 	}
+	if f.cfg.Seal {
+		delete(s.Objects, path.Join(place, "manifest.json")) // it names keys, which differ from run to run
+	}
 	return s
 }
 
+// open puts what a sealed file holds in its place. A file that does not open stays
+// what it is.
+func (f *folder) open(t testing.TB, objects map[string][]byte, location string, ref privacy.MediaRef, e dir.Entry) {
+	t.Helper()
+	sealed, there := objects[location]
+	if !there || e.Sealed == nil {
+		return
+	}
+	if e.Sealed.Size != int64(len(sealed)) {
+		t.Errorf("the manifest says that %s has %d bytes, not %d", location, e.Sealed.Size, len(sealed))
+	}
+	if r, err := f.policy.OpenMedia(ref, bytes.NewReader(sealed)); err == nil {
+		if plain, err := io.ReadAll(r); err == nil {
+			objects[location] = plain
+		}
+	}
+}
+
 // names lists the files below a folder, relative to the archive.
-func (f folder) names(t testing.TB, below string) []string {
+func (f *folder) names(t testing.TB, below string) []string {
 	t.Helper()
 	var names []string
-	err := fs.WalkDir(os.DirFS(string(f)), below, func(name string, d fs.DirEntry, err error) error {
+	err := fs.WalkDir(os.DirFS(f.cfg.Path), below, func(name string, d fs.DirEntry, err error) error {
 		if err == nil && !d.IsDir() {
 			names = append(names, name)
 		}
@@ -94,11 +134,11 @@ func (f folder) names(t testing.TB, below string) []string {
 }
 
 // listing shows names and modes.
-func (f folder) listing(t testing.TB, below string) string {
+func (f *folder) listing(t testing.TB, below string) string {
 	t.Helper()
 	var b strings.Builder
 	for _, name := range f.names(t, below) {
-		info, err := os.Stat(filepath.Join(string(f), name))
+		info, err := os.Stat(filepath.Join(f.cfg.Path, name))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -244,7 +284,7 @@ func withErrno(errno syscall.Errno) func(testing.TB, sinks.Env, *result.Result) 
 	return func(t testing.TB, env sinks.Env, _ *result.Result) sinktest.Troubled {
 		t.Helper()
 		broken := &brokenFiles{Files: dir.OSFiles}
-		sink, err := dir.OpenWith(t.Context(), filepath.Join(t.TempDir(), "media"), env, broken)
+		sink, err := dir.OpenWith(t.Context(), &dir.Config{Path: filepath.Join(t.TempDir(), "media")}, env, broken)
 		must(t, err)
 		broken.errno = errno
 		return sinktest.Troubled{Sink: sink, Heal: func() { broken.errno = 0 }}

@@ -55,24 +55,30 @@ func plainPolicy(t testing.TB) *privacy.Policy {
 	for _, f := range privacy.Fields() {
 		cfg.Fields[f] = privacy.Plain
 	}
-	policy, err := privacy.NewPolicy(cfg, nil)
+	return policyWith(t, cfg, keyring(t)) // which sealed media needs
+}
+
+func defaultPolicy(t testing.TB) *privacy.Policy {
+	t.Helper()
+	return policyWith(t, privacy.DefaultConfig(), keyring(t))
+}
+
+func policyWith(t testing.TB, cfg privacy.Config, keys *privacy.Keyring) *privacy.Policy {
+	t.Helper()
+	policy, err := privacy.NewPolicy(cfg, keys)
 	if err != nil {
 		t.Fatal(err)
 	}
 	return policy
 }
 
-func defaultPolicy(t testing.TB) *privacy.Policy {
+func keyring(t testing.TB) *privacy.Keyring {
 	t.Helper()
 	keys, err := privacy.OpenOrCreateKeyring(filepath.Join(t.TempDir(), "keyring.json"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	policy, err := privacy.NewPolicy(privacy.DefaultConfig(), keys)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return policy
+	return keys
 }
 
 func (g *rig) env() sinks.Env {
