@@ -33,6 +33,8 @@ func (k Key) Compare(other Key) int {
 var (
 	// ErrNotFound means that a sink holds nothing, or nothing whole, of a token.
 	ErrNotFound = errors.New("the sink holds no such result")
+	// ErrDamaged means that stored bytes are not those that were archived.
+	ErrDamaged = errors.New("the stored bytes are not those that were archived")
 	// ErrErased means that a token was erased: the sink stores nothing of it
 	// any more. Its class is ClassErased.
 	ErrErased = errors.New("the result was erased")
@@ -72,9 +74,10 @@ type ArchiveKeeper interface {
 	// as Archive did. The error is ErrNotFound if there is no manifest.
 	Manifest(ctx context.Context, key Key) ([]Receipt, error)
 	// OpenAsset returns the bytes of an asset as Archive was given them, opened
-	// if the sink seals. What is not authentic gives an error from Read, at the
-	// latest at the end. The error is ErrNotFound if the object is gone or if the
-	// sink only refers to it and cannot read it.
+	// if the sink seals. Bytes that are not those give ErrDamaged, or
+	// privacy.ErrNotAuthentic if they are sealed, at the latest at the end. The
+	// error is ErrNotFound if the object is gone or if the sink only refers to it
+	// and cannot read it.
 	OpenAsset(ctx context.Context, key Key, receipt Receipt) (io.ReadCloser, error)
 }
 

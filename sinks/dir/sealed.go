@@ -227,7 +227,7 @@ func (c *checkedFile) Read(p []byte) (int, error) {
 	c.read += int64(n)
 	if c.read > c.want.Size || errors.Is(err, io.EOF) &&
 		(c.read != c.want.Size || [sha256.Size]byte(c.hash.Sum(nil)) != c.want.SHA256) {
-		return 0, errContent
+		return 0, sinks.ErrDamaged
 	}
 	return n, err
 }
