@@ -23,6 +23,7 @@ import (
 	"github.com/faceid-ingest/faceid-ingest/pipeline/event"
 	"github.com/faceid-ingest/faceid-ingest/pipeline/faceid/faceidtest"
 	"github.com/faceid-ingest/faceid-ingest/pipeline/result"
+	"github.com/faceid-ingest/faceid-ingest/sinks"
 	"github.com/faceid-ingest/faceid-ingest/sinks/dir"
 	"github.com/faceid-ingest/faceid-ingest/sinks/sqldb"
 )
@@ -244,7 +245,7 @@ func verifyCheck(ctx context.Context, archive string, records *sqldb.Sink, check
 	if err != nil {
 		return err
 	}
-	record, err := records.Get(ctx, check.Product, check.Token)
+	record, err := records.Get(ctx, sinks.KeyOf(check.Product, check.Token))
 	if err != nil {
 		return err
 	}

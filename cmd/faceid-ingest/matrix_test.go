@@ -15,6 +15,7 @@ import (
 	"github.com/faceid-ingest/faceid-ingest/pipeline/faceid/faceidtest"
 	"github.com/faceid-ingest/faceid-ingest/pipeline/privacy"
 	"github.com/faceid-ingest/faceid-ingest/pipeline/result"
+	"github.com/faceid-ingest/faceid-ingest/sinks"
 	"github.com/faceid-ingest/faceid-ingest/sinks/sqldb"
 )
 
@@ -178,7 +179,7 @@ func (d *daemon) until(t *testing.T, total int) {
 // sameValues compares what was recorded of a person and the outcome.
 func sameValues(t *testing.T, policy *privacy.Policy, records *sqldb.Sink, c faceidtest.Check) {
 	t.Helper()
-	r, err := records.Get(t.Context(), c.Product, c.Token)
+	r, err := records.Get(t.Context(), sinks.KeyOf(c.Product, c.Token))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -24,23 +24,7 @@ var (
 			{"answers", func(r *privacy.Record) any { return list(&r.Intention.Answers) }},
 			{"answer_codes", func(r *privacy.Record) any { return list(&r.Intention.AnswerCodes) }},
 		},
-		personal(privacy.Name, func(r *privacy.Record) *privacy.Stored { return &r.Person.Name }),
-		personal(privacy.IDCard, func(r *privacy.Record) *privacy.Stored { return &r.Person.IDCard }),
-		personal(privacy.Mobile, func(r *privacy.Record) *privacy.Stored { return &r.Person.Mobile }),
-		personal(privacy.Location, func(r *privacy.Record) *privacy.Stored { return &r.Person.Location }),
-		personal(privacy.Extra, func(r *privacy.Record) *privacy.Stored { return &r.Person.Extra }),
-		personal(privacy.OCRName, func(r *privacy.Record) *privacy.Stored { return &r.Document.Name }),
-		personal(privacy.OCRIDCard, func(r *privacy.Record) *privacy.Stored { return &r.Document.IDCard }),
-		personal(privacy.OCRGender, func(r *privacy.Record) *privacy.Stored { return &r.Document.Gender }),
-		personal(privacy.OCRNation, func(r *privacy.Record) *privacy.Stored { return &r.Document.Nation }),
-		personal(privacy.OCRBirth, func(r *privacy.Record) *privacy.Stored { return &r.Document.Birth }),
-		personal(privacy.OCRAddress, func(r *privacy.Record) *privacy.Stored { return &r.Document.Address }),
-		personal(privacy.OCRAuthority, func(r *privacy.Record) *privacy.Stored { return &r.Document.Authority }),
-		personal(privacy.OCRValidDate, func(r *privacy.Record) *privacy.Stored { return &r.Document.Valid }),
-		personal(privacy.PassNo, func(r *privacy.Record) *privacy.Stored { return &r.Document.PassNo }),
-		personal(privacy.VisaNum, func(r *privacy.Record) *privacy.Stored { return &r.Document.VisaNum }),
-		personal(privacy.EIDCode, func(r *privacy.Record) *privacy.Stored { return &r.EID.Code }),
-		personal(privacy.EIDSign, func(r *privacy.Record) *privacy.Stored { return &r.EID.Sign }),
+		personalColumns(personalOfResult),
 		[]column[privacy.Record]{{"eid_id_type", func(r *privacy.Record) any { return text(&r.EID.IDType) }}},
 		[]column[privacy.Record]{ // last, because it is large; a document has no index
 			{string(privacy.Raw), func(r *privacy.Record) any { return text(&r.Raw.Value) }},
@@ -79,8 +63,7 @@ var (
 			{"compare_library", func(a *privacy.Attempt) any { return text(&a.CompareLibrary) }},
 			{"similarity", func(a *privacy.Attempt) any { return text(&a.Similarity) }},
 		},
-		personal(privacy.AttemptName, func(a *privacy.Attempt) *privacy.Stored { return &a.Name }),
-		personal(privacy.AttemptIDCard, func(a *privacy.Attempt) *privacy.Stored { return &a.IDCard }),
+		personalColumns(personalOfAttempt),
 	)}
 
 	warnings = table[privacy.Warning]{"warnings", []column[privacy.Warning]{
@@ -98,17 +81,55 @@ var (
 		{"cos_bucket", func(a *assetRow) any { return text(&a.cos.Bucket) }},
 		{"cos_region", func(a *assetRow) any { return text(&a.cos.Region) }},
 		{"cos_key", func(a *assetRow) any { return text(&a.cos.Key) }},
-		{"stored", func(a *assetRow) any { return list(&a.Stored) }},
+		{"receipts", func(a *assetRow) any { return list(&a.Stored) }},
 	}}
 )
 
-// personal is a protected value and its blind index.
-func personal[T any](f privacy.Field, at func(*T) *privacy.Stored) []column[T] {
-	return []column[T]{
-		{string(f), func(v *T) any { return text(&at(v).Value) }},
-		{string(f) + "_index", func(v *T) any { return text(&at(v).Index) }},
-	}
+// personal is a protected value that has columns of its own.
+type personal[T any] struct {
+	field privacy.Field
+	at    func(*T) *privacy.Stored
 }
+
+var (
+	personalOfResult = []personal[privacy.Record]{
+		{privacy.Name, func(r *privacy.Record) *privacy.Stored { return &r.Person.Name }},
+		{privacy.IDCard, func(r *privacy.Record) *privacy.Stored { return &r.Person.IDCard }},
+		{privacy.Mobile, func(r *privacy.Record) *privacy.Stored { return &r.Person.Mobile }},
+		{privacy.Location, func(r *privacy.Record) *privacy.Stored { return &r.Person.Location }},
+		{privacy.Extra, func(r *privacy.Record) *privacy.Stored { return &r.Person.Extra }},
+		{privacy.OCRName, func(r *privacy.Record) *privacy.Stored { return &r.Document.Name }},
+		{privacy.OCRIDCard, func(r *privacy.Record) *privacy.Stored { return &r.Document.IDCard }},
+		{privacy.OCRGender, func(r *privacy.Record) *privacy.Stored { return &r.Document.Gender }},
+		{privacy.OCRNation, func(r *privacy.Record) *privacy.Stored { return &r.Document.Nation }},
+		{privacy.OCRBirth, func(r *privacy.Record) *privacy.Stored { return &r.Document.Birth }},
+		{privacy.OCRAddress, func(r *privacy.Record) *privacy.Stored { return &r.Document.Address }},
+		{privacy.OCRAuthority, func(r *privacy.Record) *privacy.Stored { return &r.Document.Authority }},
+		{privacy.OCRValidDate, func(r *privacy.Record) *privacy.Stored { return &r.Document.Valid }},
+		{privacy.PassNo, func(r *privacy.Record) *privacy.Stored { return &r.Document.PassNo }},
+		{privacy.VisaNum, func(r *privacy.Record) *privacy.Stored { return &r.Document.VisaNum }},
+		{privacy.EIDCode, func(r *privacy.Record) *privacy.Stored { return &r.EID.Code }},
+		{privacy.EIDSign, func(r *privacy.Record) *privacy.Stored { return &r.EID.Sign }},
+	}
+
+	personalOfAttempt = []personal[privacy.Attempt]{
+		{privacy.AttemptName, func(a *privacy.Attempt) *privacy.Stored { return &a.Name }},
+		{privacy.AttemptIDCard, func(a *privacy.Attempt) *privacy.Stored { return &a.IDCard }},
+	}
+)
+
+// personalColumns are two for each value: itself and its blind index.
+func personalColumns[T any](values []personal[T]) []column[T] {
+	columns := make([]column[T], 0, 2*len(values))
+	for _, p := range values {
+		columns = append(columns,
+			column[T]{string(p.field), func(v *T) any { return text(&p.at(v).Value) }},
+			column[T]{indexColumn(p.field), func(v *T) any { return text(&p.at(v).Index) }})
+	}
+	return columns
+}
+
+func indexColumn(f privacy.Field) string { return string(f) + "_index" }
 
 func join[T any](groups ...[]T) []T {
 	var all []T

@@ -3,6 +3,7 @@ package sqldb
 import (
 	"context"
 	"database/sql"
+	"database/sql/driver"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -14,12 +15,15 @@ import (
 	"github.com/faceid-ingest/faceid-ingest/sinks"
 )
 
-// dialect is what differs between databases: all SQL text is made in table.go
-// with its help.
+// dialect is what differs between databases. SQL text is made in table.go and
+// keeper.go with its help.
 type dialect struct {
 	// migrations are the files that make the schema.
 	migrations fs.FS
 	goose      goose.Dialect
+	// prepare readies the database for use, which includes migrate under a lock
+	// that keeps other processes out.
+	prepare func(ctx context.Context, db *sql.DB, d *dialect) error
 	// maxArguments is how many arguments a statement may have.
 	maxArguments int
 	// placeholder is that of the n-th argument, from 1.
@@ -29,43 +33,121 @@ type dialect struct {
 	// onConflict is the clause after VALUES that overwrites columns where there
 	// is a row with the key.
 	onConflict func(key string, columns []string) string
-	// describe says in words what an error of the driver means, and whether the
-	// database refuses the very result; ok is false if it is not the driver's.
-	describe func(err error) (words string, permanent, ok bool)
+	// prefix is the expression of a text column's beginning that indexes hold;
+	// empty where they hold the column.
+	prefix string
+	// forUpdate at the end of a SELECT locks its rows until the transaction ends.
+	forUpdate string
+	// write makes each statement of a transaction see what others committed
+	// before it, and read makes all of them see the same.
+	write, read *sql.TxOptions
+	// afterErase makes what was deleted unreadable in files, where that is to be
+	// asked for; nil where not.
+	afterErase func(ctx context.Context, db *sql.DB) error
+	// describe tells what an error means to the database's owner; ok is false if
+	// the database and its driver know no such error.
+	describe func(err error) (d diagnosis, ok bool)
 }
 
-// arguments puts times into the form of the dialect.
-func (d *dialect) arguments(args []any) []any {
-	for i, arg := range args {
-		if t, ok := arg.(timeValue); ok {
-			if args[i] = nil; !t.p.IsZero() {
-				args[i] = d.time(t.p.UTC())
+// diagnosis is what an error means.
+type diagnosis struct {
+	words string
+	kind  kind
+}
+
+type kind int
+
+const (
+	// broken is for the database's owner to mend.
+	broken kind = iota
+	// away means that the database does not answer, or not yet.
+	away
+	// contended means that others were in the way.
+	contended
+	// refused means that the database does not take this very result.
+	refused
+)
+
+// arguments brings values of columns into the form that drivers take. It is what
+// database/sql would do, once and before the database waits.
+func (d *dialect) arguments(places []any) ([]any, error) {
+	for i, place := range places {
+		switch v := place.(type) {
+		case timeValue:
+			places[i] = d.timeArgument(*v.p)
+		case driver.Valuer:
+			value, err := v.Value()
+			if err != nil {
+				return nil, err
 			}
+			places[i] = value
 		}
 	}
-	return args
+	return places, nil
+}
+
+// timeArgument is the argument for a time. What no database can hold counts as
+// not there, as the zero time does.
+func (d *dialect) timeArgument(t time.Time) any {
+	t = t.UTC().Truncate(time.Microsecond)
+	if y := t.Year(); y < 1000 || y > 9999 {
+		return nil
+	}
+	return d.time(t)
+}
+
+// placeholders are those of some arguments, with commas between.
+func (d *dialect) placeholders(first, count int) string {
+	var b strings.Builder
+	for n := range count {
+		if n > 0 {
+			b.WriteString(", ")
+		}
+		b.WriteString(d.placeholder(first + n))
+	}
+	return b.String()
+}
+
+// among is the condition that a column is one of some values, which are the
+// statement's first arguments.
+func (d *dialect) among(column string, values []any) string {
+	return column + " IN (" + d.placeholders(1, len(values)) + ")"
+}
+
+// diagnose tells what an error means.
+func (d *dialect) diagnose(err error) diagnosis {
+	var known *knownError
+	if errors.As(err, &known) {
+		return diagnosis{words: known.words}
+	}
+	if found, ok := d.describe(err); ok {
+		return found
+	}
+	if errors.Is(err, sql.ErrConnDone) || errors.Is(err, sql.ErrTxDone) || errors.Is(err, driver.ErrBadConn) {
+		return diagnosis{"the connection to the database was lost", away}
+	}
+	return diagnosis{words: fmt.Sprintf("the database driver failed (%T)", innermost(err))}
 }
 
 // explain says what was being done and what is wrong, with the error's class, and
 // without the driver's words.
 func (d *dialect) explain(ctx context.Context, doing string, err error) error {
-	var known *knownError
-	words, permanent, ok := d.describe(err)
 	switch {
 	case ctx.Err() != nil:
 		return fmt.Errorf("%s: %w", doing, ctx.Err())
-	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
-		return fmt.Errorf("%s: %w", doing, err)
-	case errors.As(err, &known):
-		return fmt.Errorf("%s: %w", doing, known)
-	case !ok && errors.Is(err, sql.ErrConnDone), !ok && errors.Is(err, sql.ErrTxDone):
-		return fmt.Errorf("%s: the connection to the database was lost", doing)
-	case !ok:
-		return fmt.Errorf("%s: the database driver failed (%T)", doing, innermost(err))
-	case permanent:
-		return sinks.Permanent(fmt.Errorf("%s: %s", doing, words))
+	case errors.Is(err, context.Canceled):
+		return fmt.Errorf("%s: %w", doing, context.Canceled)
+	case errors.Is(err, sinks.ErrErased):
+		return fmt.Errorf("%s: %w", doing, sinks.ErrErased)
+	case errors.Is(err, sql.ErrNoRows):
+		return fmt.Errorf("%s: %w", doing, sinks.ErrNotFound)
 	}
-	return fmt.Errorf("%s: %s", doing, words)
+	found := d.diagnose(err)
+	err = fmt.Errorf("%s: %s", doing, found.words)
+	if found.kind == refused {
+		return sinks.Permanent(err)
+	}
+	return err
 }
 
 // knownError is an error of this package's own words.

@@ -26,7 +26,7 @@ func (c *connector) Connect(ctx context.Context) (driver.Conn, error) {
 	return &conn{inner.(fullConn), c.faults}, nil
 }
 
-// fullConn is what connections of the driver implement.
+// fullConn is what connections of all drivers implement.
 type fullConn interface {
 	driver.Conn
 	driver.ConnBeginTx
@@ -35,7 +35,6 @@ type fullConn interface {
 	driver.QueryerContext
 	driver.Pinger
 	driver.SessionResetter
-	driver.Validator
 }
 
 type conn struct {
@@ -44,6 +43,12 @@ type conn struct {
 }
 
 func (c *conn) Unwrap() driver.Conn { return c.fullConn }
+
+// IsValid implements driver.Validator, which not all drivers do.
+func (c *conn) IsValid() bool {
+	v, ok := c.fullConn.(driver.Validator)
+	return !ok || v.IsValid()
+}
 
 func (c *conn) ExecContext(ctx context.Context, query string, args []driver.NamedValue) (driver.Result, error) {
 	if err := c.faults.Step(); err != nil {
@@ -57,7 +62,10 @@ func (c *conn) BeginTx(ctx context.Context, opts driver.TxOptions) (driver.Tx, e
 		return nil, err
 	}
 	inner, err := c.fullConn.BeginTx(ctx, opts)
-	return &tx{inner, c.faults}, err
+	if err != nil {
+		return nil, err
+	}
+	return &tx{inner, c.faults}, nil
 }
 
 type tx struct {

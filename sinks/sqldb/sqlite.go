@@ -74,17 +74,14 @@ func openSQLite(ctx context.Context, path string, env sinks.Env, wrap func(drive
 	if err != nil {
 		return nil, d.explain(ctx, "open the database", err)
 	}
-	db := sql.OpenDB(wrap(connector))
-	// SQLite has one writer at a time. Within a process a queue for the one
-	// connection is fair and ends with the caller's context; between processes
-	// SQLite asks again and again for as long as busyTimeout.
-	db.SetMaxOpenConns(1)
-	if err := prepareSQLite(ctx, db, d); err != nil {
-		_ = db.Close()
-		return nil, d.explain(ctx, "open the database", err)
-	}
-	intact := func() error { return sameFile(path, file) }
-	return &Sink{name: env.Name, policy: env.Policy, db: db, dialect: d, intact: intact}, nil
+	return asSink(openSink(ctx, env, options{
+		connector: wrap(connector), dialect: d,
+		// SQLite has one writer at a time. Within a process a queue for the one
+		// connection is fair and ends with the caller's context; between processes
+		// SQLite asks again and again for as long as busyTimeout.
+		connections: 1, writers: 1,
+		intact: func() error { return sameFile(path, file) },
+	}))
 }
 
 func prepareSQLite(ctx context.Context, db *sql.DB, d *dialect) error {
@@ -100,15 +97,23 @@ func prepareSQLite(ctx context.Context, db *sql.DB, d *dialect) error {
 	return d.migrate(ctx, db)
 }
 
+// emptyLog moves what is in the write-ahead log, where deleted values still are,
+// into the file, unless another process reads. The next Erase, or the last one to
+// close the file, does it then.
+func emptyLog(ctx context.Context, db *sql.DB) error {
+	_, err := db.ExecContext(ctx, "PRAGMA wal_checkpoint(TRUNCATE)")
+	return err
+}
+
 // busyTimeout is how long SQLite waits for another process that writes.
 const busyTimeout = 5 * time.Second
 
 // sqliteDSN opens a file that is there. A commit returns when it is on disk
-// (synchronous=FULL), and a transaction takes its place in the queue of writers
-// when it begins, for it cannot later.
+// (synchronous=FULL), a transaction takes its place in the queue of writers when it
+// begins, for it cannot later, and what is deleted is overwritten.
 func sqliteDSN(path string) string {
 	query := url.Values{"mode": {"rw"}, "_txlock": {"immediate"}, "_pragma": {
-		fmt.Sprintf("busy_timeout(%d)", busyTimeout.Milliseconds()), "synchronous(FULL)", "foreign_keys(ON)",
+		fmt.Sprintf("busy_timeout(%d)", busyTimeout.Milliseconds()), "synchronous(FULL)", "foreign_keys(ON)", "secure_delete(ON)",
 	}}
 	u := url.URL{Scheme: "file", Path: path, RawQuery: query.Encode()}
 	return u.String()
@@ -125,24 +130,27 @@ func sqliteDialect(path string) *dialect {
 	return &dialect{
 		migrations:   migrations,
 		goose:        goose.DialectSQLite3,
-		maxArguments: 32766, // SQLITE_MAX_VARIABLE_NUMBER
+		prepare:      prepareSQLite, // the caller of openSQLite has the lock
+		maxArguments: 32766,         // SQLITE_MAX_VARIABLE_NUMBER
 		placeholder:  func(int) string { return "?" },
 		time:         func(t time.Time) any { return t.Format(timeFormat) },
 		onConflict: func(key string, columns []string) string {
 			return " ON CONFLICT (" + key + ") DO UPDATE SET " + overwrite(columns, "excluded.%s")
 		},
-		describe: func(err error) (string, bool, bool) { return describeSQLite(path, err) },
+		read:       &sql.TxOptions{ReadOnly: true},
+		afterErase: emptyLog,
+		describe:   func(err error) (diagnosis, bool) { return describeSQLite(path, err) },
 	}
 }
 
 // describeSQLite says what an error means for the owner of the file.
-func describeSQLite(path string, err error) (words string, permanent, ok bool) {
+func describeSQLite(path string, err error) (diagnosis, bool) {
 	var failed *sqlite.Error
 	if !errors.As(err, &failed) {
-		words, ok = describeFile(path, err)
-		return words, false, ok
+		words, ok := describeFile(path, err)
+		return diagnosis{words: words}, ok
 	}
-	words, permanent = "SQLite failed: check the disk and the file with \"PRAGMA integrity_check\"", false
+	words, k := "SQLite failed: check the disk and the file with \"PRAGMA integrity_check\"", broken
 	switch failed.Code() & 0xff { // the rest says more than words need
 	case sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED:
 		words = "another process keeps it locked: end it, or wait until it is done"
@@ -163,11 +171,11 @@ func describeSQLite(path string, err error) (words string, permanent, ok bool) {
 	case sqlite3.SQLITE_NOMEM:
 		words = "there is not enough memory"
 	case sqlite3.SQLITE_CONSTRAINT, sqlite3.SQLITE_MISMATCH:
-		words, permanent = "a constraint of the database refuses this result", true
+		words, k = "a constraint of the database refuses this result", refused
 	case sqlite3.SQLITE_TOOBIG:
-		words, permanent = "this result is larger than the database takes", true
+		words, k = "this result is larger than the database takes", refused
 	}
-	return fmt.Sprintf("SQLite database %s: %s (SQLite code %d)", path, words, failed.Code()), permanent, true
+	return diagnosis{fmt.Sprintf("SQLite database %s: %s (SQLite code %d)", path, words, failed.Code()), k}, true
 }
 
 // describeFile says what an error of the file system means.

@@ -30,6 +30,9 @@ type (
 	}
 )
 
+// row is the arguments of one row, in the order of the table's columns.
+type row []any
+
 func (t *table[T]) names() []string {
 	names := make([]string, len(t.columns))
 	for i, c := range t.columns {
@@ -47,41 +50,82 @@ func (t *table[T]) places(v *T) []any {
 	return places
 }
 
+// Children belong to a result by token_hash and keep their order by position.
+const hashColumn, positionColumn = "token_hash", "position"
+
+func (t *table[T]) childNames() []string {
+	return append([]string{hashColumn, positionColumn}, t.names()...)
+}
+
+// childRows returns the rows of a result's children.
+func (t *table[T]) childRows(d *dialect, hash string, children []T) ([]row, error) {
+	rows := make([]row, len(children))
+	for i := range children {
+		args, err := d.arguments(t.places(&children[i]))
+		if err != nil {
+			return nil, err
+		}
+		rows[i] = append(row{hash, int64(i)}, args...)
+	}
+	return rows, nil
+}
+
 // insertSQL is an INSERT of a number of rows, with placeholders.
 func insertSQL(d *dialect, table string, columns []string, rows int) string {
 	var b strings.Builder
 	b.WriteString("INSERT INTO " + table + " (" + strings.Join(columns, ", ") + ") VALUES ")
-	n := 0
-	for row := range rows {
-		if row > 0 {
+	for r := range rows {
+		if r > 0 {
 			b.WriteString(", ")
 		}
-		b.WriteByte('(')
-		for i := range columns {
-			if i > 0 {
-				b.WriteString(", ")
-			}
-			n++
-			b.WriteString(d.placeholder(n))
-		}
-		b.WriteByte(')')
+		b.WriteString("(" + d.placeholders(r*len(columns)+1, len(columns)) + ")")
 	}
 	return b.String()
 }
 
-// replace writes the row of v in place of the one with the same key, which is
-// the first column.
-func (t *table[T]) replace(ctx context.Context, tx execer, d *dialect, v *T) error {
+// insert writes rows with as few statements as the database lets it; end is what
+// follows the values.
+func insert(ctx context.Context, tx execer, d *dialect, table string, columns []string, rows []row, end string) error {
+	for len(rows) > 0 {
+		n := min(len(rows), d.maxArguments/len(columns))
+		args := make([]any, 0, n*len(columns))
+		for _, r := range rows[:n] {
+			args = append(args, r...)
+		}
+		if _, err := tx.ExecContext(ctx, insertSQL(d, table, columns, n)+end, args...); err != nil {
+			return err
+		}
+		rows = rows[n:]
+	}
+	return nil
+}
+
+// replace writes rows in place of those with the same keys. The key is the first
+// column, and no two rows have the same.
+func (t *table[T]) replace(ctx context.Context, tx execer, d *dialect, rows []row) error {
 	names := t.names()
-	query := insertSQL(d, t.name, names, 1) + d.onConflict(names[0], names[1:])
-	_, err := tx.ExecContext(ctx, query, d.arguments(t.places(v))...)
+	return insert(ctx, tx, d, t.name, names, rows, d.onConflict(names[0], names[1:]))
+}
+
+// replaceChildren writes rows in place of all the children that results have.
+func (t *table[T]) replaceChildren(ctx context.Context, tx execer, d *dialect, hashes []any, rows []row) error {
+	if err := t.remove(ctx, tx, d, hashes); err != nil {
+		return err
+	}
+	return insert(ctx, tx, d, t.name, t.childNames(), rows, "")
+}
+
+// remove deletes all rows of some tokens.
+func (t *table[T]) remove(ctx context.Context, tx execer, d *dialect, hashes []any) error {
+	_, err := tx.ExecContext(ctx, "DELETE FROM "+t.name+" WHERE "+d.among(hashColumn, hashes), hashes...)
 	return err
 }
 
-// one reads the row of a key, which is the first column.
-func (t *table[T]) one(ctx context.Context, tx querier, d *dialect, key string) (*T, error) {
+// one reads the row of a key, which is the first column; end is what follows the
+// condition.
+func (t *table[T]) one(ctx context.Context, tx querier, d *dialect, key, end string) (*T, error) {
 	names := t.names()
-	query := "SELECT " + strings.Join(names, ", ") + " FROM " + t.name + " WHERE " + names[0] + " = " + d.placeholder(1)
+	query := "SELECT " + strings.Join(names, ", ") + " FROM " + t.name + " WHERE " + names[0] + " = " + d.placeholder(1) + end
 	var v T
 	if err := tx.QueryRowContext(ctx, query, key).Scan(t.places(&v)...); err != nil {
 		return nil, err
@@ -89,35 +133,14 @@ func (t *table[T]) one(ctx context.Context, tx querier, d *dialect, key string) 
 	return &v, nil
 }
 
-// Children belong to a result by token_hash and keep their order by position.
-const hashColumn, positionColumn = "token_hash", "position"
-
-// replaceAll writes the children of a result in place of those that are there.
-func (t *table[T]) replaceAll(ctx context.Context, tx execer, d *dialect, hash string, children []T) error {
-	query := "DELETE FROM " + t.name + " WHERE " + hashColumn + " = " + d.placeholder(1)
-	if _, err := tx.ExecContext(ctx, query, hash); err != nil {
-		return err
-	}
-	names := append([]string{hashColumn, positionColumn}, t.names()...)
-	for first := 0; first < len(children); {
-		rows := min(len(children)-first, d.maxArguments/len(names))
-		args := make([]any, 0, rows*len(names))
-		for i := first; i < first+rows; i++ {
-			args = append(append(args, hash, i), t.places(&children[i])...)
-		}
-		if _, err := tx.ExecContext(ctx, insertSQL(d, t.name, names, rows), d.arguments(args)...); err != nil {
-			return err
-		}
-		first += rows
-	}
-	return nil
+// all reads the children of a result in their order.
+func (t *table[T]) all(ctx context.Context, tx querier, d *dialect, hash string) ([]T, error) {
+	return t.query(ctx, tx, " WHERE "+hashColumn+" = "+d.placeholder(1)+" ORDER BY "+positionColumn, hash)
 }
 
-// all reads the children of a result in their order.
-func (t *table[T]) all(ctx context.Context, tx querier, d *dialect, hash string) (children []T, err error) {
-	query := "SELECT " + strings.Join(t.names(), ", ") + " FROM " + t.name +
-		" WHERE " + hashColumn + " = " + d.placeholder(1) + " ORDER BY " + positionColumn
-	rows, err := tx.QueryContext(ctx, query, hash)
+// query reads rows; end is what follows the name of the table.
+func (t *table[T]) query(ctx context.Context, tx querier, end string, args ...any) (values []T, err error) {
+	rows, err := tx.QueryContext(ctx, "SELECT "+strings.Join(t.names(), ", ")+" FROM "+t.name+end, args...)
 	if err != nil {
 		return nil, err
 	}
@@ -127,7 +150,7 @@ func (t *table[T]) all(ctx context.Context, tx querier, d *dialect, hash string)
 		if err := rows.Scan(t.places(&v)...); err != nil {
 			return nil, err
 		}
-		children = append(children, v)
+		values = append(values, v)
 	}
-	return children, rows.Err()
+	return values, rows.Err()
 }

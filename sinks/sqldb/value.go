@@ -4,10 +4,13 @@ import (
 	"database/sql/driver"
 	"encoding/json"
 	"errors"
+	"strings"
 	"time"
 )
 
-// textValue stores "" as NULL: "not there" looks the same in every column.
+// textValue stores "" as NULL: "not there" looks the same in every column. NUL,
+// which PostgreSQL cannot hold and at which other tools cut a text off, is escaped
+// in every database.
 type textValue[T ~string] struct{ p *T }
 
 func text[T ~string](p *T) textValue[T] { return textValue[T]{p} }
@@ -17,15 +20,23 @@ func (v textValue[T]) Value() (driver.Value, error) {
 	if *v.p == "" {
 		return nil, nil
 	}
-	return string(*v.p), nil
+	return withoutNUL.Replace(string(*v.p)), nil
 }
 
 // Scan implements sql.Scanner.
 func (v textValue[T]) Scan(src any) error {
 	s, err := asText(src)
-	*v.p = T(s)
+	*v.p = T(withNUL.Replace(s))
 	return err
 }
+
+// The escape is a character that Unicode has set aside for uses such as this one.
+const escape = "\uFFFF"
+
+var (
+	withoutNUL = strings.NewReplacer("\x00", escape+"0", escape, escape+"1")
+	withNUL    = strings.NewReplacer(escape+"0", "\x00", escape+"1", escape)
+)
 
 // listValue stores a list as a JSON array, and an empty one as NULL.
 type listValue[T any] struct{ p *[]T }

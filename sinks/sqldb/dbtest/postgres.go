@@ -77,7 +77,7 @@ func preparePostgres(ctx context.Context, s *server, as *syscall.SysProcAttr) er
 	if err != nil {
 		return err
 	}
-	superuser := s.path("superuser") // nobody uses that account
+	superuser := s.path("superuser")                                            // nobody uses that account
 	if err := os.WriteFile(superuser, []byte(rand.Text()), 0o644); err != nil { //nolint:gosec // the folder is closed
 		return err
 	}

@@ -1,6 +1,7 @@
 -- One row per token in results, its parts in attempts, warnings and assets.
 --
--- Text that is not there is NULL. Times are UTC, "2006-01-02T15:04:05.000000Z".
+-- Text that is not there is NULL, and NUL in text is U+FFFF 0 (value.go). Times are
+-- UTC, "2006-01-02T15:04:05.000000Z".
 -- A personal value x has what the privacy policy leaves of it in x: plain text, a
 -- mask, or "seal:v1:..."; and its blind index, for look-ups by equality, in
 -- x_index.
@@ -85,10 +86,13 @@ CREATE TABLE results (
 
 -- The questions people ask: what came when, by account, rule, outcome and code;
 -- and which results are of one person, whose values are sealed.
-CREATE INDEX results_day           ON results (day, account);
-CREATE INDEX results_rule          ON results (rule_id, day);
-CREATE INDEX results_outcome       ON results (passed, day);
-CREATE INDEX results_code          ON results (code, day);
+CREATE INDEX results_day           ON results (day);
+CREATE INDEX results_fetched       ON results (fetched_at, token_hash);
+CREATE INDEX results_account       ON results (account, fetched_at);
+CREATE INDEX results_rule          ON results (rule_id, fetched_at);
+CREATE INDEX results_outcome       ON results (passed, fetched_at);
+CREATE INDEX results_code          ON results (code, fetched_at);
+CREATE INDEX results_product       ON results (product, token_hash);
 CREATE INDEX results_token         ON results (token);
 CREATE INDEX results_request       ON results (request_id);
 CREATE INDEX results_name          ON results (name_index) WHERE name_index IS NOT NULL;
@@ -96,6 +100,7 @@ CREATE INDEX results_id_card       ON results (id_card_index) WHERE id_card_inde
 CREATE INDEX results_mobile        ON results (mobile_index) WHERE mobile_index IS NOT NULL;
 CREATE INDEX results_ocr_name      ON results (ocr_name_index) WHERE ocr_name_index IS NOT NULL;
 CREATE INDEX results_ocr_id_card   ON results (ocr_id_card_index) WHERE ocr_id_card_index IS NOT NULL;
+CREATE INDEX results_pass_no       ON results (pass_no_index) WHERE pass_no_index IS NOT NULL;
 CREATE INDEX results_eid_code      ON results (eid_code_index) WHERE eid_code_index IS NOT NULL;
 
 -- The tries of the liveness step, in the API's order.
@@ -121,6 +126,9 @@ CREATE TABLE attempts (
     attempt_id_card_index TEXT,
     PRIMARY KEY (token_hash, position)
 ) STRICT, WITHOUT ROWID;
+
+CREATE INDEX attempts_name         ON attempts (attempt_name_index) WHERE attempt_name_index IS NOT NULL;
+CREATE INDEX attempts_id_card      ON attempts (attempt_id_card_index) WHERE attempt_id_card_index IS NOT NULL;
 
 -- Remarks of the document check.
 CREATE TABLE warnings (
@@ -150,11 +158,19 @@ CREATE TABLE assets (
     cos_key             TEXT,
     -- Where archive sinks put it: a JSON array of
     -- {"sink", "field", "location", "size", "sha256", "crc64"}.
-    stored              TEXT,
+    receipts            TEXT,
     PRIMARY KEY (token_hash, position)
 ) STRICT, WITHOUT ROWID;
 
+-- Tokens that were erased. Their results are not recorded again.
+CREATE TABLE erased (
+    token_hash          TEXT    NOT NULL PRIMARY KEY,
+    product             TEXT    NOT NULL,
+    erased_at           TEXT    NOT NULL
+) STRICT, WITHOUT ROWID;
+
 -- +goose Down
+DROP TABLE erased;
 DROP TABLE assets;
 DROP TABLE warnings;
 DROP TABLE attempts;
