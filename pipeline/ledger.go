@@ -124,8 +124,8 @@ func (e *entry) forget(stages ...string) {
 // fit drops what was done with other assets than those of r: the answer of the
 // API has changed.
 func (e *entry) fit(r *result.Result) {
-	if print := fingerprint(r.Assets); e.Assets != print {
-		e.Assets, e.Done = print, map[string][]sinks.Receipt{}
+	if assets := fingerprint(r.Assets); e.Assets != assets {
+		e.Assets, e.Done = assets, map[string][]sinks.Receipt{}
 	}
 }
 

@@ -47,7 +47,7 @@ func sortStages(all []sinks.Sink) (stages, error) {
 // names returns what the ledger calls the work of each sink: a sink in several
 // stages has several.
 func (s stages) names() []string {
-	var names []string
+	names := make([]string, 0, len(s.archive)+len(s.record)+len(s.notify))
 	for _, a := range s.archive {
 		names = append(names, "archive "+a.Name())
 	}

@@ -146,7 +146,6 @@ func fuzzMerchant(t testing.TB) (*envelope.PrivateKey, *sm2.PrivateKey) {
 	}
 	theirs := &sm2.PrivateKey{}
 	theirs.D, theirs.Curve = new(big.Int).SetBytes(bytes.Repeat([]byte{0x11}, 32)), sm2.P256()
-	//nolint:staticcheck // deprecated for the curves of crypto/ecdh, which SM2 is not among
 	theirs.X, theirs.Y = theirs.ScalarBaseMult(theirs.D.Bytes())
 	return ours, theirs
 }

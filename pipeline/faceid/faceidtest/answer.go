@@ -77,9 +77,9 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
 	if p.sealer != nil && p.IsEncryptResponse {
 		writeSealed(out, check, p, requestID)
 	} else {
-		out.WriteString(`{"Response":`)
+		_, _ = out.WriteString(`{"Response":`)
 		writeAnswer(out, check, p, requestID)
-		out.WriteString("}")
+		_, _ = out.WriteString("}")
 	}
 	_ = out.Flush()
 }

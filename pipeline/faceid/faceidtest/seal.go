@@ -102,7 +102,7 @@ func writeSealed(w *bufio.Writer, c Check, p parameters, requestID string) {
 		_ = plain.Close()
 		<-done
 	}()
-	w.WriteString(`{"Response":{"EncryptedBody":"`)
+	_, _ = w.WriteString(`{"Response":{"EncryptedBody":"`)
 	encoder := base64.NewEncoder(base64.StdEncoding, w)
 	encryption, err := p.sealer.Body(encoder, plain)
 	if err != nil {
