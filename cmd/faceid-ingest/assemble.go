@@ -80,9 +80,9 @@ func (a *app) ensureStreams(ctx context.Context, conn *broker.Conn) error {
 // closeQuietly ends a connection whose work is done and confirmed.
 func closeQuietly(conn *broker.Conn) { _ = conn.Close() }
 
-// openSinks opens every configured sink. On an error those already open are
-// closed again.
-func openSinks(ctx context.Context, cfg *config.Config, log *slog.Logger) (_ []sinks.Sink, err error) {
+// openSinks opens every configured sink; conn is the process's connection to NATS.
+// On an error those already open are closed again.
+func openSinks(ctx context.Context, cfg *config.Config, conn *broker.Conn, log *slog.Logger) (_ []sinks.Sink, err error) {
 	policy, err := openPolicy(cfg)
 	if err != nil {
 		return nil, err
@@ -94,7 +94,7 @@ func openSinks(ctx context.Context, cfg *config.Config, log *slog.Logger) (_ []s
 		}
 	}()
 	for _, s := range cfg.Sinks {
-		sink, err := s.Config.Open(ctx, sinks.Env{Name: s.Name, Policy: policy, Log: log.With("sink", s.Name)})
+		sink, err := s.Config.Open(ctx, sinks.Env{Name: s.Name, Policy: policy, Log: log.With("sink", s.Name), NATS: conn.NATS})
 		if err != nil {
 			return nil, fmt.Errorf("open sink %s: %w", s.Name, err)
 		}
@@ -254,7 +254,7 @@ func newDaemon(ctx context.Context, cfg *config.Config, log *slog.Logger) (_ *da
 		usage := media.Usage()
 		return usage.Bytes, usage.Quota
 	})
-	if d.sinks, err = openSinks(ctx, cfg, log); err != nil {
+	if d.sinks, err = openSinks(ctx, cfg, d.conn, log); err != nil {
 		return nil, err
 	}
 	d.closers = append(d.closers, func() error { return closeSinks(context.WithoutCancel(ctx), d.sinks) })

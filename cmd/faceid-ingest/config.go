@@ -157,7 +157,16 @@ func probeSink(ctx context.Context, cfg *config.Config, s config.Sink) error {
 	if err != nil {
 		return err
 	}
-	sink, err := s.Config.Open(ctx, sinks.Env{Name: s.Name, Policy: policy, Log: slog.New(slog.DiscardHandler)})
+	env := sinks.Env{Name: s.Name, Policy: policy, Log: slog.New(slog.DiscardHandler)}
+	if settings, err := brokerConfig(cfg, env.Log); err == nil {
+		// A sink that needs the connection says so if it is not there; what is
+		// wrong with it the probe of NATS tells.
+		if conn, err := broker.Connect(ctx, settings); err == nil {
+			defer closeQuietly(conn)
+			env.NATS = conn.NATS
+		}
+	}
+	sink, err := s.Config.Open(ctx, env)
 	if err != nil {
 		return err
 	}

@@ -37,6 +37,10 @@ type cli struct {
 	Publish publishCmd `cmd:"" help:"Publish completion events for tokens."`
 	Status  statusCmd  `cmd:"" help:"Show what is waiting, in work and given up."`
 	Dead    deadCmd    `cmd:"" help:"Look at dead letters: events that were given up."`
+	List    listCmd    `cmd:"" help:"List stored results."`
+	Show    showCmd    `cmd:"" help:"Show one stored result."`
+	Verify  verifyCmd  `cmd:"" help:"Read stored results again and compare them with their digests and with each other."`
+	Erase   eraseCmd   `cmd:"" help:"Erase what is stored of tokens, so that it does not come back."`
 	Conf    configCmd  `cmd:"" name:"config" help:"Check a configuration, or print an example of one."`
 	Codes   codesCmd   `cmd:"" help:"Explain result codes and the API's error codes."`
 	Version versionCmd `cmd:"" help:"Print the version."`

@@ -14,7 +14,7 @@ import (
 )
 
 // noToken is a token that the service cannot know.
-const noToken = "faceid-ingest-config-check"
+const noToken = "faceid-ingest-config-check" //nolint:gosec // it opens nothing
 
 // onlineProbes call the API: once per account and product with a token that does
 // not exist, which shows that the endpoint, the clock, the credentials and their

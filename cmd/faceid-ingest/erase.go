@@ -1,0 +1,179 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+
+	"github.com/faceid-ingest/faceid-ingest/pipeline/event"
+	"github.com/faceid-ingest/faceid-ingest/sinks"
+)
+
+type eraseCmd struct {
+	Tokens  []string `arg:"" optional:"" name:"token" help:"BizTokens or EidTokens."`
+	File    string   `short:"f" type:"path" placeholder:"FILE" help:"Read tokens from a file, one per line, or - for standard input. A line of \"list --json\" will do."`
+	Product string   `help:"Product of the tokens: enhanced or eid; both are erased if left out." enum:",enhanced,eid" default:"" placeholder:"PRODUCT"`
+	Reason  string   `help:"Why, for the audit log, such as a ticket number." placeholder:"TEXT"`
+	Yes     bool     `help:"Erase without asking. What is erased cannot be had back."`
+	DryRun  bool     `help:"Say what would be erased, and where."`
+	JSON    bool     `help:"Print one JSON object per token and sink."`
+}
+
+// erased is what became of one token in one sink.
+type erased struct {
+	Token string `json:"token"`
+	Sink  string `json:"sink"`
+	// Error says why it is not erased there; empty if it is.
+	Error string `json:"error,omitempty"`
+}
+
+func (c *eraseCmd) Run(ctx context.Context, a *app) (err error) {
+	tokens, err := c.tokens(a)
+	if err != nil {
+		return err
+	}
+	s, err := a.openStore(ctx)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, s.close()) }()
+	erasers, others := splitErasers(s.sinks)
+	for _, sink := range others {
+		_, _ = fmt.Fprintf(a.stderr, "sink %s cannot erase: what it holds of a person has to be removed where it is\n", sink.Name())
+	}
+	if c.DryRun {
+		_, err := fmt.Fprintf(a.stdout, "would erase %s in %s\n", plural(len(tokens), "token", "tokens"), sinkNames(erasers))
+		return err
+	}
+	if err := c.confirm(a, len(tokens), erasers); err != nil {
+		return err
+	}
+	log, entry := audit(s.cfg, "erase", c.Reason)
+	failed := 0
+	lines := json.NewEncoder(a.stdout)
+	for _, token := range tokens {
+		for _, key := range keys(c.Product, token) {
+			entry.Product, entry.TokenHash = key.Product, key.Hash
+			if err := log.Append(entry); err != nil {
+				return fmt.Errorf("nothing is erased without an entry in the audit log: %w", err)
+			}
+		}
+		for _, sink := range erasers {
+			one := erased{Token: token, Sink: sink.Name()}
+			if err := c.eraseOne(ctx, sink, token); err != nil {
+				failed++
+				one.Error = err.Error()
+				_, _ = fmt.Fprintf(a.stderr, "%s: not erased in sink %s: %v\n", token, sink.Name(), err)
+			}
+			if c.JSON {
+				if err := lines.Encode(one); err != nil {
+					return err
+				}
+			}
+		}
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+	}
+	if !c.JSON {
+		_, err = fmt.Fprintf(a.stdout, "erased %s in %s, %d not\n", plural(len(tokens), "token", "tokens"), sinkNames(erasers), failed)
+	}
+	if failed > 0 {
+		return errors.Join(err, errPartial)
+	}
+	return err
+}
+
+func (c *eraseCmd) eraseOne(ctx context.Context, sink sinks.Eraser, token string) error {
+	var err error
+	for _, key := range keys(c.Product, token) {
+		err = errors.Join(err, sink.Erase(ctx, key))
+	}
+	return err
+}
+
+// splitErasers returns the sinks from which persons can be erased, and the others.
+func splitErasers(all []sinks.Sink) (erasers []sinks.Eraser, others []sinks.Sink) {
+	for _, sink := range all {
+		if e, ok := sink.(sinks.Eraser); ok {
+			erasers = append(erasers, e)
+		} else {
+			others = append(others, sink)
+		}
+	}
+	return erasers, others
+}
+
+// tokens reads arguments and the file.
+func (c *eraseCmd) tokens(a *app) ([]string, error) {
+	var tokens []string
+	add := func(where string, line []byte) error {
+		token := string(line)
+		if line[0] == '{' {
+			var summary sinks.Summary
+			if err := json.Unmarshal(line, &summary); err != nil {
+				return fmt.Errorf("%s: not a line of list --json", where)
+			}
+			token = summary.Token
+		}
+		if err := event.CheckToken(token); err != nil {
+			return fmt.Errorf("%s: %w", where, err)
+		}
+		tokens = append(tokens, token)
+		return nil
+	}
+	for i, token := range c.Tokens {
+		if token == "" {
+			return nil, fmt.Errorf("argument %d is empty", i+1)
+		}
+		if err := add(fmt.Sprintf("argument %d", i+1), []byte(token)); err != nil {
+			return nil, err
+		}
+	}
+	if err := c.eachInFile(a, add); err != nil {
+		return nil, err
+	}
+	if len(tokens) == 0 {
+		return nil, errors.New("nothing to erase: name tokens, or a file with --file (- for standard input)")
+	}
+	return tokens, nil
+}
+
+func (c *eraseCmd) eachInFile(a *app, do func(where string, line []byte) error) error {
+	switch c.File {
+	case "":
+		return nil
+	case "-":
+		return eachLine(a.stdin, "standard input", do)
+	}
+	file, err := os.Open(c.File)
+	if err != nil {
+		return fmt.Errorf("read tokens: %w", err)
+	}
+	defer func() { _ = file.Close() }() // only read
+	return eachLine(file, c.File, do)
+}
+
+// confirm asks, unless that was answered on the command line.
+func (c *eraseCmd) confirm(a *app, n int, erasers []sinks.Eraser) error {
+	if c.Yes {
+		return nil
+	}
+	if c.File == "-" {
+		return errors.New("tokens come on standard input, so nobody can be asked: add --yes, or look first with --dry-run")
+	}
+	_, _ = fmt.Fprintf(a.stderr, "This erases %s in %s for good. Type \"erase\" to go on: ", plural(n, "token", "tokens"), sinkNames(erasers))
+	answer, err := bufio.NewReader(a.stdin).ReadString('\n')
+	if err != nil && !errors.Is(err, io.EOF) {
+		return err
+	}
+	if strings.TrimSpace(answer) != "erase" {
+		return errors.New("nothing was erased")
+	}
+	return nil
+}

@@ -1,0 +1,136 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"strconv"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/faceid-ingest/faceid-ingest/pipeline/privacy"
+)
+
+type showCmd struct {
+	Token   string `arg:"" help:"BizToken or EidToken."`
+	Product string `help:"Product of the token: enhanced or eid; either if left out." enum:",enhanced,eid" default:"" placeholder:"PRODUCT"`
+	Reveal  bool   `help:"Open sealed values. Needs the keyring, and leaves an entry in the audit log."`
+	Reason  string `help:"Why, for the audit log, such as a ticket number." placeholder:"TEXT"`
+	Sink    string `help:"Record sink to read from; the first one if left out." placeholder:"NAME"`
+	JSON    bool   `help:"Print the whole record as JSON."`
+}
+
+func (c *showCmd) Run(ctx context.Context, a *app) (err error) {
+	s, records, err := a.openRecords(ctx, c.Sink)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, s.close()) }()
+	rec, err := findStored(ctx, records, c.Product, c.Token)
+	if err != nil {
+		return err
+	}
+	var closed error
+	if c.Reveal {
+		log, entry := audit(s.cfg, "reveal", c.Reason)
+		open, err := s.policy.OpenRecord(rec, log, entry)
+		if open == nil {
+			return err
+		}
+		rec, closed = open, err
+	}
+	if c.JSON {
+		encoder := json.NewEncoder(a.stdout)
+		encoder.SetIndent("", "  ")
+		return errors.Join(encoder.Encode(rec), closed)
+	}
+	return errors.Join(showTable(a.stdout, rec), closed)
+}
+
+// showTable prints a record for people.
+func showTable(out io.Writer, rec *privacy.Record) error {
+	table := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
+	line := func(name, value string) {
+		if value != "" {
+			_, _ = fmt.Fprintf(table, "%s\t%s\n", name, printable([]byte(value))) // Flush tells of errors
+		}
+	}
+	line("token", rec.Token)
+	line("product", string(rec.Product))
+	line("account", rec.Account)
+	line("rule", rec.RuleID)
+	line("fetched", rec.FetchedAt.Local().Format(time.RFC3339))
+	line("request", rec.RequestID)
+	v := rec.Verdict
+	outcome := "failed"
+	if v.Passed {
+		outcome = "passed"
+	}
+	line("verdict", strings.TrimSpace(fmt.Sprintf("%s, code %d %s", outcome, v.Code, v.Message)))
+	line("similarity", v.Similarity)
+	if v.Intention != "" {
+		code := "none"
+		if v.IntentionCode != nil {
+			code = strconv.FormatInt(*v.IntentionCode, 10)
+		}
+		line("intention", fmt.Sprintf("%s, code %s %s", v.Intention, code, v.IntentionMessage))
+	}
+	_ = rec.Each(func(f privacy.Field, position int, s *privacy.Stored) error {
+		name := string(f)
+		switch f {
+		case privacy.AttemptName, privacy.AttemptIDCard, privacy.Answer:
+			name = fmt.Sprintf("%s[%d]", f, position)
+		}
+		line(name, storedText(f, *s))
+		return nil
+	})
+	for i, t := range rec.Attempts {
+		charged := ""
+		if t.Charged {
+			charged = ", charged"
+		}
+		line(fmt.Sprintf("attempt[%d]", i), fmt.Sprintf("%s %s%s", t.Time.Local().Format(time.DateTime), t.Message, charged))
+	}
+	for _, w := range rec.Warnings {
+		line("warning", fmt.Sprintf("%s %d", w.Side, w.Code))
+	}
+	for _, asset := range rec.Assets {
+		line(asset.Field, assetText(asset))
+	}
+	return table.Flush()
+}
+
+// storedText says what is stored of a value.
+func storedText(f privacy.Field, s privacy.Stored) string {
+	switch {
+	case privacy.IsSealed(s.Value):
+		return "[sealed]"
+	case s.Value == "" && s.Index != "":
+		return "[hashed]"
+	case f == privacy.Raw && s.Value != "":
+		var compact bytes.Buffer
+		if json.Compact(&compact, []byte(s.Value)) == nil {
+			return compact.String()
+		}
+	}
+	return s.Value
+}
+
+func assetText(a privacy.Asset) string {
+	where := make([]string, 0, len(a.Stored))
+	for _, r := range a.Stored {
+		text := r.Sink + ": " + r.Location
+		if r.Size >= 0 {
+			text += ", " + bytesText(r.Size)
+		}
+		where = append(where, text)
+	}
+	if len(where) == 0 {
+		where = []string{"stored nowhere"}
+	}
+	return a.ContentType + ", " + strings.Join(where, "; ")
+}

@@ -1,0 +1,117 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"os/user"
+	"path/filepath"
+	"strings"
+
+	"github.com/faceid-ingest/faceid-ingest/config"
+	"github.com/faceid-ingest/faceid-ingest/pipeline/privacy"
+	"github.com/faceid-ingest/faceid-ingest/pipeline/result"
+	"github.com/faceid-ingest/faceid-ingest/sinks"
+)
+
+// store is what commands that look at stored results work with.
+type store struct {
+	cfg    *config.Config
+	policy *privacy.Policy
+	// sinks are open, in the order of the configuration.
+	sinks []sinks.Sink
+	close func() error
+}
+
+// openStore opens all sinks, beside the daemon or without it.
+func (a *app) openStore(ctx context.Context) (*store, error) {
+	cfg, err := a.loadConfig()
+	if err != nil {
+		return nil, err
+	}
+	policy, err := openPolicy(cfg)
+	if err != nil {
+		return nil, err
+	}
+	conn, err := a.connect(ctx)
+	if err != nil {
+		return nil, err
+	}
+	open, err := openSinks(ctx, cfg, conn, slog.New(slog.DiscardHandler))
+	if err != nil {
+		return nil, errors.Join(err, conn.Close())
+	}
+	closeAll := func() error {
+		return errors.Join(closeSinks(context.WithoutCancel(ctx), open), conn.Close())
+	}
+	return &store{cfg, policy, open, closeAll}, nil
+}
+
+// openRecords opens the first record sink that can be read, or the named one, and
+// nothing else: whoever looks a result up need not reach every sink.
+func (a *app) openRecords(ctx context.Context, name string) (*store, sinks.RecordKeeper, error) {
+	cfg, err := a.loadConfig()
+	if err != nil {
+		return nil, nil, err
+	}
+	policy, err := openPolicy(cfg)
+	if err != nil {
+		return nil, nil, err
+	}
+	var failed []error
+	for _, s := range cfg.Sinks {
+		if name != "" && name != s.Name {
+			continue
+		}
+		sink, err := s.Config.Open(ctx, sinks.Env{Name: s.Name, Policy: policy, Log: slog.New(slog.DiscardHandler)})
+		if err != nil {
+			failed = append(failed, fmt.Errorf("open sink %s: %w", s.Name, err))
+			continue
+		}
+		closeIt := func() error { return closeSinks(context.WithoutCancel(ctx), []sinks.Sink{sink}) }
+		if keeper, ok := sink.(sinks.RecordKeeper); ok {
+			return &store{cfg, policy, []sinks.Sink{sink}, closeIt}, keeper, nil
+		}
+		failed = append(failed, closeIt())
+	}
+	if err := errors.Join(failed...); err != nil {
+		return nil, nil, err
+	}
+	return nil, nil, errors.New("no configured sink keeps records that can be read: add one of type sqlite, postgres or mysql, or name it with --sink")
+}
+
+// keys returns the keys that a token may have: of one product, or of each.
+func keys(product, token string) []sinks.Key {
+	if product != "" {
+		return []sinks.Key{sinks.KeyOf(result.Product(product), token)}
+	}
+	var list []sinks.Key
+	for _, p := range result.Products() {
+		list = append(list, sinks.KeyOf(p, token))
+	}
+	return list
+}
+
+// audit returns the audit log, and an entry that names who runs this command.
+func audit(cfg *config.Config, action, reason string) (*privacy.Audit, privacy.AuditEntry) {
+	entry := privacy.AuditEntry{Action: action, Reason: reason, User: fmt.Sprintf("uid %d", os.Getuid())}
+	if u, err := user.Current(); err == nil {
+		entry.User = u.Username
+	}
+	if by := os.Getenv("SUDO_USER"); by != "" {
+		entry.User += " (sudo by " + by + ")"
+	}
+	entry.Host, _ = os.Hostname() // an entry without it is still one
+	return privacy.OpenAudit(filepath.Join(cfg.DataDir, "audit.log")), entry
+}
+
+// sinkNames lists sinks for people.
+func sinkNames[S sinks.Sink](list []S) string {
+	names := make([]string, len(list))
+	for i, s := range list {
+		names[i] = s.Name()
+	}
+	return strings.Join(names, ", ")
+}
