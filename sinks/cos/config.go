@@ -1,0 +1,346 @@
+package cos
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/url"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/faceid-ingest/faceid-ingest/sinks"
+)
+
+// Config is the configuration of a sink of type "cos".
+type Config struct {
+	// Bucket is the archive bucket with its APPID, such as "media-1250000000", and
+	// Region where it is, such as "ap-guangzhou".
+	Bucket string `yaml:"bucket"`
+	Region string `yaml:"region"`
+
+	// Credentials says where the keys come from: "static" are those below, "sts"
+	// exchanges those below for temporary ones (GetFederationToken), "cvm_role" asks
+	// the machine for those of the CAM role in Role. Temporary keys are renewed ten
+	// minutes before they end. Default static.
+	Credentials string `yaml:"credentials"`
+	// A secret may be in a file instead, which is read anew for each request.
+	SecretID         Secret `yaml:"secret_id"`
+	SecretIDFile     string `yaml:"secret_id_file"`
+	SecretKey        Secret `yaml:"secret_key"`
+	SecretKeyFile    string `yaml:"secret_key_file"`
+	SessionToken     Secret `yaml:"session_token"`
+	SessionTokenFile string `yaml:"session_token_file"`
+	// Role is the name of the CAM role that is bound to the machine.
+	Role string `yaml:"role"`
+	// Source are the credentials for the bucket that FaceID writes to, if they are
+	// others; empty means the same. A server-side copy is always made with the
+	// archive's own, which must be allowed to read the source.
+	Source Access `yaml:"source"`
+
+	// Endpoint is where requests go instead of the bucket's own host, such as
+	// "https://cos-gateway.internal:8443"; they stay addressed to and signed for the
+	// bucket's host. Plain http goes to the loopback interface only. Default: the
+	// bucket's host, over https.
+	Endpoint string `yaml:"endpoint"`
+
+	// Mode says what is done with assets that FaceID put into COS: "copy" copies
+	// them server side, "reference" leaves them where they are, "pull" takes them
+	// through this process. Default copy.
+	Mode string `yaml:"mode"`
+	// Key is the template of object keys; see parseTemplate. Default
+	// "{date}/{product}/{token_hash}/{field}.{ext}".
+	Key string `yaml:"key"`
+	// StorageClass is COS's name of a storage class; empty is STANDARD. Index and
+	// manifest are STANDARD in any case.
+	StorageClass string `yaml:"storage_class"`
+	// SSE is the server-side encryption: "none" (what the bucket does by default),
+	// "cos" (keys of COS) or "kms" (a key of KMS). Default none.
+	SSE string `yaml:"sse"`
+	// KMSKeyID is the key for SSE by KMS; empty is the one COS made for the account.
+	KMSKeyID string `yaml:"kms_key_id"`
+	// Tags are set on each asset, at most ten.
+	Tags map[string]string `yaml:"tags"`
+	// Retention locks assets and manifests; the bucket must have object lock.
+	Retention Retention `yaml:"retention"`
+
+	// SinglePutLimit is the size up to which an asset is uploaded by one request, at
+	// most 5GiB. Default 16MiB.
+	SinglePutLimit Size `yaml:"single_put_limit"`
+	// PartSize is the size of the parts of larger ones, 1MiB to 5GiB. It grows where
+	// there would be more than 10000 parts. Default 16MiB.
+	PartSize Size `yaml:"part_size"`
+	// PartWorkers is how many parts of one asset are uploaded at once, 1 to 64.
+	// Default 4.
+	PartWorkers int `yaml:"part_workers"`
+	// Seal encrypts what passes through this process before it is uploaded, under the
+	// keyring's active key. Needs mode pull or reference: a server-side copy cannot
+	// be sealed.
+	Seal bool `yaml:"seal"`
+}
+
+// Access are credentials, as in Config.
+type Access struct {
+	Credentials      string `yaml:"credentials"`
+	SecretID         Secret `yaml:"secret_id"`
+	SecretIDFile     string `yaml:"secret_id_file"`
+	SecretKey        Secret `yaml:"secret_key"`
+	SecretKeyFile    string `yaml:"secret_key_file"`
+	SessionToken     Secret `yaml:"session_token"`
+	SessionTokenFile string `yaml:"session_token_file"`
+	Role             string `yaml:"role"`
+}
+
+// Retention is an object lock.
+type Retention struct {
+	// Mode is empty for none, or "compliance", COS's only one: nobody can remove or
+	// change the object, nor shorten the lock.
+	Mode string `yaml:"mode"`
+	// Days is how long objects are locked from when they are stored, 1 to 36500.
+	Days int `yaml:"days"`
+}
+
+// Secret is a value that is never printed.
+type Secret string
+
+const redacted = "[redacted]"
+
+// String hides the value.
+func (Secret) String() string { return redacted }
+
+// GoString hides the value from %#v.
+func (Secret) GoString() string { return redacted }
+
+// Format hides the value from every verb.
+func (Secret) Format(f fmt.State, _ rune) { _, _ = f.Write([]byte(redacted)) }
+
+// LogValue hides the value from log/slog.
+func (Secret) LogValue() slog.Value { return slog.StringValue(redacted) }
+
+// MarshalText hides the value from encoders.
+func (Secret) MarshalText() ([]byte, error) { return []byte(redacted), nil }
+
+// Size is a number of bytes, written with a unit: "16MiB", "1GiB", "5MB".
+type Size int64
+
+var sizeUnits = []struct {
+	name  string
+	bytes int64
+}{
+	{"KiB", 1 << 10}, {"MiB", 1 << 20}, {"GiB", 1 << 30},
+	{"KB", 1e3}, {"MB", 1e6}, {"GB", 1e9}, {"B", 1},
+}
+
+// UnmarshalText reads a size.
+func (s *Size) UnmarshalText(text []byte) error {
+	for _, unit := range sizeUnits {
+		number, ok := strings.CutSuffix(string(text), unit.name)
+		if !ok {
+			continue
+		}
+		n, err := strconv.ParseInt(strings.TrimSpace(number), 10, 64)
+		if err != nil || n < 0 || n > (1<<50)/unit.bytes {
+			break
+		}
+		*s = Size(n * unit.bytes)
+		return nil
+	}
+	return errors.New(`must be a size such as "16MiB" or "1GiB"`)
+}
+
+// MarshalText writes a size with the largest binary unit that divides it.
+func (s Size) MarshalText() ([]byte, error) {
+	for _, unit := range []int{2, 1, 0} {
+		if u := sizeUnits[unit]; s != 0 && int64(s)%u.bytes == 0 {
+			return fmt.Appendf(nil, "%d%s", int64(s)/u.bytes, u.name), nil
+		}
+	}
+	return fmt.Appendf(nil, "%dB", int64(s)), nil
+}
+
+const (
+	static  = "static"
+	sts     = "sts"
+	cvmRole = "cvm_role"
+
+	modeCopy      = "copy"
+	modeReference = "reference"
+	modePull      = "pull"
+
+	sseNone = "none"
+	sseCOS  = "cos"
+	sseKMS  = "kms"
+
+	compliance = "compliance"
+
+	// minPart and maxPut are COS's bounds of a part and of one request, in bytes;
+	// maxParts is how many parts an upload may have.
+	minPart  = 1 << 20
+	maxPut   = 5 << 30
+	maxParts = 10_000
+)
+
+func defaultConfig() *Config {
+	return &Config{
+		Credentials: static, Mode: modeCopy, SSE: sseNone,
+		Key:            "{date}/{product}/{token_hash}/{field}.{ext}",
+		SinglePutLimit: 16 << 20, PartSize: 16 << 20, PartWorkers: 4,
+	}
+}
+
+var (
+	bucketName = regexp.MustCompile(`^[a-z0-9][a-z0-9-]{0,48}-[0-9]{1,20}$`)
+	regionName = regexp.MustCompile(`^[a-z0-9]+(-[a-z0-9]+)+$`)
+	roleName   = regexp.MustCompile(`^[A-Za-z0-9+=,.@_-]{1,128}$`)
+	// tagText is what COS allows in tags.
+	tagText = regexp.MustCompile(`^[\pL\pN +\-=._:/@]*$`)
+
+	storageClasses = []string{
+		"STANDARD", "STANDARD_IA", "INTELLIGENT_TIERING", "MAZ_STANDARD", "MAZ_STANDARD_IA",
+		"MAZ_INTELLIGENT_TIERING", "ARCHIVE", "DEEP_ARCHIVE",
+	}
+)
+
+// problems collects what is wrong with a configuration.
+type problems []error
+
+func (p *problems) add(field, format string, args ...any) {
+	*p = append(*p, &sinks.InvalidFieldError{Field: field, Problem: fmt.Sprintf(format, args...)})
+}
+
+// Validate implements sinks.Config.
+func (c *Config) Validate() error {
+	var p problems
+	if !bucketName.MatchString(c.Bucket) {
+		p.add("bucket", "must be a bucket's full name with its APPID, such as media-1250000000")
+	}
+	if !regionName.MatchString(c.Region) {
+		p.add("region", "must be a region, such as ap-guangzhou")
+	}
+	c.access().validate("", &p)
+	if c.Source != (Access{}) {
+		c.Source.validate("source.", &p)
+	}
+	if problem := endpointProblem(c.Endpoint); problem != "" {
+		p.add("endpoint", "%s", problem)
+	}
+	if _, err := parseTemplate(c.Key); err != nil {
+		p.add("key", "%s", err)
+	}
+	c.validateMode(&p)
+	c.validateStorage(&p)
+	c.validateUpload(&p)
+	return errors.Join(p...)
+}
+
+func (c *Config) access() Access {
+	return Access{
+		c.Credentials, c.SecretID, c.SecretIDFile, c.SecretKey, c.SecretKeyFile,
+		c.SessionToken, c.SessionTokenFile, c.Role,
+	}
+}
+
+func (a Access) validate(prefix string, p *problems) {
+	switch a.Credentials {
+	case "", static, sts:
+		needs(prefix+"secret_id", a.SecretID, a.SecretIDFile, p)
+		needs(prefix+"secret_key", a.SecretKey, a.SecretKeyFile, p)
+		if a.Role != "" {
+			p.add(prefix+"role", "is only for credentials: cvm_role")
+		}
+		if a.Credentials == sts && (a.SessionToken != "" || a.SessionTokenFile != "") {
+			p.add(prefix+"session_token", "cannot be exchanged: credentials: sts needs long-lived keys")
+		}
+	case cvmRole:
+		if !roleName.MatchString(a.Role) {
+			p.add(prefix+"role", "must name the CAM role of this machine")
+		}
+		if a.SecretID != "" || a.SecretKey != "" || a.SecretIDFile != "" || a.SecretKeyFile != "" {
+			p.add(prefix+"secret_id", "has no use with credentials: cvm_role: leave out the keys")
+		}
+	default:
+		p.add(prefix+"credentials", "must be static, sts or cvm_role")
+	}
+	if a.SessionToken != "" && a.SessionTokenFile != "" {
+		p.add(prefix+"session_token", "give either the value or its file, not both")
+	}
+}
+
+func needs(field string, value Secret, file string, p *problems) {
+	switch {
+	case value == "" && file == "":
+		p.add(field, "must be given, or %s_file", field)
+	case value != "" && file != "":
+		p.add(field, "give either the value or its file, not both")
+	}
+}
+
+func endpointProblem(endpoint string) string {
+	if endpoint == "" {
+		return ""
+	}
+	u, err := url.Parse(endpoint)
+	if err != nil || u.Hostname() == "" || u.User != nil || strings.Trim(u.Path, "/") != "" || u.RawQuery != "" || u.Fragment != "" {
+		return "must be a URL without a path, such as https://gateway.internal:8443"
+	}
+	ip := net.ParseIP(u.Hostname())
+	loopback := u.Hostname() == "localhost" || ip != nil && ip.IsLoopback()
+	if u.Scheme != "https" && (u.Scheme != "http" || !loopback) {
+		return "must be https, as it carries personal data; http is for the loopback interface"
+	}
+	return ""
+}
+
+func (c *Config) validateMode(p *problems) {
+	switch c.Mode {
+	case modeCopy:
+		if c.Seal {
+			p.add("seal", "cannot seal what is copied server side: set mode to pull or reference")
+		}
+	case modeReference, modePull:
+	default:
+		p.add("mode", "must be copy, reference or pull")
+	}
+}
+
+func (c *Config) validateStorage(p *problems) {
+	if c.StorageClass != "" && !slices.Contains(storageClasses, c.StorageClass) {
+		p.add("storage_class", "must be one of %s", strings.Join(storageClasses, ", "))
+	}
+	if !slices.Contains([]string{sseNone, sseCOS, sseKMS}, c.SSE) {
+		p.add("sse", "must be none, cos or kms")
+	}
+	if c.KMSKeyID != "" && (c.SSE != sseKMS || !roleName.MatchString(c.KMSKeyID)) {
+		p.add("kms_key_id", "must be the id of a KMS key, with sse: kms")
+	}
+	if len(c.Tags) > 10 {
+		p.add("tags", "must be ten at most")
+	}
+	for key, value := range c.Tags {
+		if key == "" || len(key) > 127 || len(value) > 255 || !tagText.MatchString(key) || !tagText.MatchString(value) {
+			p.add("tags", "must be of letters, digits and +-=._:/@, keys to 127 bytes, values to 255")
+			break
+		}
+	}
+	switch r := c.Retention; {
+	case r == Retention{}:
+	case r.Mode != compliance:
+		p.add("retention.mode", "must be compliance, the only mode of COS")
+	case r.Days < 1 || r.Days > 36500:
+		p.add("retention.days", "must be 1 to 36500")
+	}
+}
+
+func (c *Config) validateUpload(p *problems) {
+	if c.SinglePutLimit < 0 || c.SinglePutLimit > maxPut {
+		p.add("single_put_limit", "must be 5GiB at most")
+	}
+	if c.PartSize < minPart || c.PartSize > maxPut {
+		p.add("part_size", "must be 1MiB to 5GiB")
+	}
+	if c.PartWorkers < 1 || c.PartWorkers > 64 {
+		p.add("part_workers", "must be 1 to 64")
+	}
+}

@@ -1,0 +1,163 @@
+package cos
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"regexp"
+	"strings"
+
+	"github.com/faceid-ingest/faceid-ingest/pipeline/result"
+	"github.com/faceid-ingest/faceid-ingest/sinks"
+)
+
+const (
+	indexPrefix  = ".index/"
+	indexVersion = 1
+	// maxIndex bounds an index object, in bytes; ours have some 200.
+	maxIndex = 4 << 10
+)
+
+// index is the object at a token's fixed place. It says where the token's folder is,
+// or that the token was erased.
+type index struct {
+	// Version is 1.
+	Version   int            `json:"version"`
+	Product   result.Product `json:"product"`
+	TokenHash string         `json:"token_hash"`
+	// Erased makes it a tombstone.
+	Erased bool `json:"erased,omitempty"`
+	// place is empty in the tombstone of a token of which there was nothing.
+	place
+}
+
+var tokenHash = regexp.MustCompile(`^[0-9a-f]{32}$`)
+
+// validKey tells whether a token can have this key.
+func validKey(k sinks.Key) bool { return k.Product.Valid() && tokenHash.MatchString(k.Hash) }
+
+func indexKey(k sinks.Key) string { return indexPrefix + string(k.Product) + "/" + k.Hash }
+
+// keyOfIndex is the reverse of indexKey.
+func keyOfIndex(object string) (sinks.Key, bool) {
+	product, hash, _ := strings.Cut(strings.TrimPrefix(object, indexPrefix), "/")
+	k := sinks.Key{Product: result.Product(product), Hash: hash}
+	return k, validKey(k) && object == indexKey(k)
+}
+
+func (x index) key() sinks.Key { return sinks.Key{Product: x.Product, Hash: x.TokenHash} }
+
+func (x index) encode() []byte {
+	b, err := json.Marshal(x)
+	if err != nil {
+		panic("cos: " + err.Error()) // strings and numbers always encode
+	}
+	return append(b, '\n')
+}
+
+var errIndex = errors.New("the index object is not one that this version wrote: look who did, and move it away")
+
+// parseIndex reads what may have been damaged or forged. The folder it names can be
+// no other token's.
+func parseIndex(b []byte, key sinks.Key) (index, error) {
+	var x index
+	d := json.NewDecoder(bytes.NewReader(b))
+	d.DisallowUnknownFields()
+	if len(b) > maxIndex || d.Decode(&x) != nil || x.Version != indexVersion || x.key() != key || !validKey(key) {
+		return index{}, errIndex
+	}
+	if _, err := d.Token(); !errors.Is(err, io.EOF) {
+		return index{}, errIndex
+	}
+	if x.Erased && x.place == (place{}) || x.valid(x.TokenHash) {
+		return x, nil
+	}
+	return index{}, errIndex
+}
+
+// readIndex returns the index object of a token; the error is errNoObject if there
+// is none.
+func (s *Sink) readIndex(ctx context.Context, key sinks.Key) (index, error) {
+	b, err := s.archive.getSmall(ctx, indexKey(key), maxIndex)
+	if err != nil {
+		return index{}, err
+	}
+	x, err := parseIndex(b, key)
+	if err != nil {
+		return index{}, fmt.Errorf("%s/%s: %w", s.archive, indexKey(key), err)
+	}
+	return x, nil
+}
+
+// indexTries bounds how often a writer looks again because somebody else has just
+// written the index object.
+const indexTries = 5
+
+// settle returns the index object of a token, which it creates if it is not there,
+// and whether it did.
+func (s *Sink) settle(ctx context.Context, fresh index) (index, bool, error) {
+	key := fresh.key()
+	for range indexTries {
+		x, err := s.readIndex(ctx, key)
+		if !errors.Is(err, errNoObject) {
+			return x, false, err
+		}
+		version, err := s.archive.create(ctx, indexKey(key), fresh.encode())
+		if errors.Is(err, errExists) {
+			continue
+		}
+		if err != nil {
+			return index{}, false, err
+		}
+		lost, err := s.lostTo(ctx, key, version)
+		if err != nil {
+			return index{}, false, err
+		}
+		if !lost {
+			return fresh, true, nil
+		}
+	}
+	return index{}, false, fmt.Errorf("%s/%s: others keep writing the index object", s.archive, indexKey(key))
+}
+
+// lostTo sees to it that an index object just created hides no tombstone. In a
+// bucket with versions, COS ignores x-cos-forbid-overwrite, so the tombstone of an
+// erasure that ran at the same moment may be the version before: the new one is
+// taken back then.
+func (s *Sink) lostTo(ctx context.Context, key sinks.Key, version string) (bool, error) {
+	if version == "" {
+		return false, nil
+	}
+	versions, err := s.archive.versions(ctx, indexKey(key))
+	if err != nil {
+		return false, err
+	}
+	for _, v := range versions {
+		if v.id == version || v.key != indexKey(key) || v.marker {
+			continue
+		}
+		b, err := s.archive.getVersion(ctx, v.key, v.id, maxIndex)
+		if err != nil {
+			return false, err
+		}
+		if x, err := parseIndex(b, key); err == nil && x.Erased {
+			return true, s.archive.remove(ctx, v.key, version)
+		}
+	}
+	return false, nil
+}
+
+// bury makes the index object of a token a tombstone and returns it.
+func (s *Sink) bury(ctx context.Context, key sinks.Key) (index, error) {
+	tombstone := index{Version: indexVersion, Product: key.Product, TokenHash: key.Hash, Erased: true}
+	x, created, err := s.settle(ctx, tombstone)
+	if err != nil || created || x.Erased {
+		return x, err
+	}
+	x.Erased = true
+	_, err = s.archive.putSmall(ctx, indexKey(key), x.encode(), plainHeaders())
+	return x, err
+}

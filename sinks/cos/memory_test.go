@@ -1,0 +1,3 @@
+package cos_test
+
+func childMain() bool { return false }

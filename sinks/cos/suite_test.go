@@ -1,0 +1,311 @@
+package cos_test
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"go.uber.org/goleak"
+
+	"github.com/faceid-ingest/faceid-ingest/pipeline/privacy"
+	"github.com/faceid-ingest/faceid-ingest/pipeline/result"
+	"github.com/faceid-ingest/faceid-ingest/sinks"
+	"github.com/faceid-ingest/faceid-ingest/sinks/cos"
+	"github.com/faceid-ingest/faceid-ingest/sinks/cos/costest"
+	"github.com/faceid-ingest/faceid-ingest/sinks/sinktest"
+)
+
+func TestMain(m *testing.M) {
+	if childMain() {
+		return
+	}
+	goleak.VerifyTestMain(m)
+}
+
+const (
+	archiveBucket = "archive-1250000000"
+	faceidBucket  = "faceid-1250000000"
+	region        = "ap-guangzhou"
+	secretID      = "AKIDinvented"
+	secretKey     = "invented-secret-key"
+)
+
+func TestSuite(t *testing.T) {
+	sinktest.Run(t, factory(func(*cos.Config) {}))
+}
+
+// Everything in parts of a MiB, which only the large assets have more than one of.
+func TestSuiteInParts(t *testing.T) {
+	sinktest.Run(t, factory(func(c *cos.Config) { c.SinglePutLimit, c.PartSize = 1<<20, 1<<20 }))
+}
+
+func TestSuiteReference(t *testing.T) {
+	sinktest.Run(t, factory(func(c *cos.Config) { c.Mode = "reference" }))
+}
+
+func TestSuitePull(t *testing.T) {
+	sinktest.Run(t, factory(func(c *cos.Config) { c.Mode = "pull" }))
+}
+
+func TestSuiteSealed(t *testing.T) {
+	sinktest.Run(t, factory(func(c *cos.Config) { c.Mode, c.Seal = "pull", true }))
+}
+
+func TestSuiteVersioned(t *testing.T) {
+	f := factory(func(*cos.Config) {})
+	f.New = func(t testing.TB) sinktest.Destination {
+		return newCloud(t, costest.BucketOptions{Versioned: true}, func(*cos.Config) {})
+	}
+	sinktest.Run(t, f)
+}
+
+func factory(change func(*cos.Config)) sinktest.Factory {
+	return sinktest.Factory{
+		New: func(t testing.TB) sinktest.Destination {
+			return newCloud(t, costest.BucketOptions{}, change)
+		},
+		Troubles: troubles(change),
+	}
+}
+
+// cloud is a COS with an archive bucket and FaceID's bucket, and sinks on it.
+type cloud struct {
+	server *costest.Server
+	cfg    *cos.Config
+	// keyring seals for sinks whose environment has no policy that does.
+	keyring *privacy.Policy
+}
+
+func newCloud(t testing.TB, options costest.BucketOptions, change func(*cos.Config)) *cloud {
+	t.Helper()
+	return newCloudWith(t, costest.Options{}, options, change)
+}
+
+func newCloudWith(t testing.TB, server costest.Options, options costest.BucketOptions, change func(*cos.Config)) *cloud {
+	t.Helper()
+	s, err := costest.Start(context.WithoutCancel(t.Context()), server)
+	must(t, err)
+	t.Cleanup(func() { must(t, s.Close()) })
+	s.AddCredential(costest.Credential{SecretID: secretID, SecretKey: secretKey})
+	s.CreateBucket(archiveBucket, region, options)
+	s.CreateBucket(faceidBucket, region, costest.BucketOptions{})
+	cfg := cos.Defaults()
+	cfg.Bucket, cfg.Region, cfg.Endpoint = archiveBucket, region, s.URL()
+	cfg.SecretID, cfg.SecretKey = secretID, secretKey
+	change(cfg)
+	return &cloud{server: s, cfg: cfg, keyring: newPolicy(t)}
+}
+
+func newPolicy(t testing.TB) *privacy.Policy {
+	t.Helper()
+	keys, err := privacy.OpenOrCreateKeyring(filepath.Join(t.TempDir(), "keyring.json"))
+	must(t, err)
+	policy, err := privacy.NewPolicy(privacy.DefaultConfig(), keys)
+	must(t, err)
+	return policy
+}
+
+func (c *cloud) env() sinks.Env {
+	return sinks.Env{Name: "media", Policy: c.keyring, Log: slog.New(slog.DiscardHandler)}
+}
+
+// open opens a sink and closes it when the test is over.
+func (c *cloud) open(t testing.TB, edges cos.Edges) sinks.ArchiveKeeper {
+	t.Helper()
+	sink, err := cos.OpenWith(t.Context(), *c.cfg, c.env(), edges)
+	must(t, err)
+	t.Cleanup(func() { must(t, sink.Close(context.Background())) })
+	return c.seeding(sink)
+}
+
+func (c *cloud) Open(t testing.TB, env sinks.Env, faults *sinktest.Faults) sinks.Sink {
+	t.Helper()
+	if c.cfg.Seal && !env.Policy.HasKeyring() {
+		env.Policy = c.keyring
+	}
+	sink, err := cos.OpenWith(t.Context(), *c.cfg, env, cos.Edges{Wrap: func(base http.RoundTripper) http.RoundTripper {
+		return faulty{base, faults}
+	}})
+	must(t, err)
+	return c.seeding(sink)
+}
+
+// seeding is a sink for whose results FaceID has put the objects into its bucket.
+func (c *cloud) seeding(sink *cos.Sink) sinks.ArchiveKeeper { return &seeding{sink, c.server} }
+
+type seeding struct {
+	*cos.Sink
+	server *costest.Server
+}
+
+// Archive lets the objects be there first. What the suite names hostile is put where
+// an object can be: pipeline/faceid lets no other place through.
+func (s *seeding) Archive(ctx context.Context, r *result.Result) ([]sinks.Receipt, error) {
+	c := *r
+	c.Assets = slices.Clone(r.Assets)
+	for i, a := range c.Assets {
+		if a.COS == nil {
+			continue
+		}
+		object := *a.COS
+		if object.Bucket != faceidBucket {
+			object.Bucket, object.Region = faceidBucket, region
+			if object.Key == "." || object.Key == ".." || len(object.Key) > 850 {
+				object.Key = "hostile"
+			}
+		}
+		if _, there := s.server.Body(object.Bucket, object.Key); !there {
+			s.server.Put(object.Bucket, object.Key, "video/mp4", foreign(object.Key))
+		}
+		c.Assets[i].COS = &object
+	}
+	return s.Sink.Archive(ctx, &c)
+}
+
+// foreign returns the bytes of an object of FaceID.
+func foreign(key string) []byte {
+	sum := sha256.Sum256([]byte(key))
+	return bytes.Repeat(sum[:], 100)
+}
+
+func (c *cloud) Stored(t testing.TB, p result.Product, token string) sinktest.Stored {
+	t.Helper()
+	s := sinktest.Stored{Objects: map[string][]byte{}, Dump: c.server.Dump()}
+	key := sinks.KeyOf(p, token)
+	var state strings.Builder
+	for _, o := range c.server.Objects(archiveBucket) {
+		if !strings.Contains(o.Key, key.Hash) {
+			continue
+		}
+		body, _ := c.server.Body(archiveBucket, o.Key)
+		if strings.HasSuffix(o.Key, "/manifest.json") {
+			s.Manifest = c.manifest(t, key, body)
+		}
+		s.Objects["cos://"+archiveBucket+"/"+o.Key] = body
+		fmt.Fprintln(&state, o.Key, o.ContentType, o.Header)
+	}
+	if !c.cfg.Seal {
+		s.State = state.String()
+		return s
+	}
+	c.unseal(t, key, &s)
+	return s
+}
+
+func (c *cloud) place(key sinks.Key) cos.Place {
+	body, _ := c.server.Body(archiveBucket, cos.IndexKey(key))
+	place, _, err := cos.ParseIndex(body, key)
+	if err != nil {
+		panic(err)
+	}
+	return place
+}
+
+func (c *cloud) manifest(t testing.TB, key sinks.Key, body []byte) []result.Receipt {
+	t.Helper()
+	m, err := cos.ParseManifest(body, archiveBucket, key, c.place(key))
+	must(t, err)
+	receipts := []result.Receipt{}
+	for _, e := range m.Assets {
+		receipts = append(receipts, result.Receipt{Field: e.Field, Location: e.Location, Size: e.Size, SHA256: e.SHA256, CRC64: e.CRC64})
+	}
+	return receipts
+}
+
+// unseal puts what sealed objects hold in their place. The manifest tells sealed
+// digests, which differ from keyring to keyring, so it is left out.
+func (c *cloud) unseal(t testing.TB, key sinks.Key, s *sinktest.Stored) {
+	t.Helper()
+	fields := map[string]string{}
+	for _, receipt := range s.Manifest {
+		fields[receipt.Location] = receipt.Field
+	}
+	for location, body := range s.Objects {
+		switch {
+		case strings.HasSuffix(location, "/manifest.json"):
+			delete(s.Objects, location)
+		case strings.Contains(location, "/.index/"):
+		case fields[location] == "":
+			delete(s.Objects, location) // of an earlier answer, or of one not yet whole
+		default:
+			ref := privacy.MediaRef{Product: key.Product, TokenHash: key.Hash, Field: fields[location]}
+			for _, policy := range append(c.policies(), c.keyring) {
+				plain, err := policy.OpenMedia(ref, bytes.NewReader(body))
+				if err != nil {
+					continue
+				}
+				opened, err := io.ReadAll(plain)
+				must(t, err)
+				s.Objects[location] = opened
+			}
+		}
+	}
+}
+
+func (c *cloud) policies() []*privacy.Policy { return nil }
+
+// faulty asks for a fault before every request that changes something, and once more
+// half way through its body.
+type faulty struct {
+	base   http.RoundTripper
+	faults *sinktest.Faults
+}
+
+func (f faulty) RoundTrip(req *http.Request) (*http.Response, error) {
+	if req.Method == http.MethodGet || req.Method == http.MethodHead {
+		return f.base.RoundTrip(req)
+	}
+	if err := f.faults.Step(); err != nil {
+		if req.Body != nil {
+			must(nil, req.Body.Close())
+		}
+		return nil, err
+	}
+	if req.Body != nil && req.Body != http.NoBody && req.ContentLength > 1 {
+		req = req.Clone(req.Context())
+		req.Body = &faultyBody{ReadCloser: req.Body, faults: f.faults, until: req.ContentLength / 2}
+	}
+	return f.base.RoundTrip(req)
+}
+
+type faultyBody struct {
+	io.ReadCloser
+	faults *sinktest.Faults
+	until  int64
+}
+
+func (b *faultyBody) Read(p []byte) (int, error) {
+	switch {
+	case b.until == 0:
+		b.until = -1
+		if err := b.faults.Step(); err != nil {
+			return 0, err
+		}
+	case b.until > 0:
+		p = p[:min(int64(len(p)), b.until)]
+	}
+	n, err := b.ReadCloser.Read(p)
+	if b.until > 0 {
+		b.until -= int64(n)
+	}
+	return n, err
+}
+
+func must(t testing.TB, err error) {
+	if err == nil {
+		return
+	}
+	if t == nil {
+		panic(err)
+	}
+	t.Helper()
+	t.Fatal(err)
+}
