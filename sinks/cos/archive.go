@@ -89,16 +89,24 @@ func (s *Sink) archiveToken(ctx context.Context, r *result.Result) (*Manifest, e
 	if err := t.store(ctx, r, m, missing, old != nil); err != nil {
 		return nil, err
 	}
-	// Whoever erased the token before the manifest was there is seen now, and whoever
-	// does later sees all of it.
-	now, err := s.readIndex(ctx, x.key())
-	if err != nil {
-		return nil, fmt.Errorf("look whether the token was erased: %w", err)
-	}
-	if now.Erased {
-		return nil, t.lose(ctx)
+	if err := t.outlived(ctx); err != nil {
+		return nil, err
 	}
 	return m, nil
+}
+
+// outlived looks whether the token was erased while something of it was written.
+// Who erased it before the manifest was there is seen now, and who does later sees
+// all of it.
+func (t *token) outlived(ctx context.Context) error {
+	gone, err := t.sink.buried(ctx, t.index)
+	if err != nil {
+		return fmt.Errorf("look whether the token was erased: %w", err)
+	}
+	if gone {
+		return t.lose(ctx)
+	}
+	return nil
 }
 
 // lose removes what there is of an erased token, which another call that ran at the
@@ -170,7 +178,8 @@ func (t *token) same(old, e Entry, a result.Asset) bool {
 // manifest lists are about to change, the manifest goes first.
 func (t *token) store(ctx context.Context, r *result.Result, m *Manifest, missing []int, replace bool) error {
 	if replace && len(missing) > 0 {
-		if err := t.sink.archive.remove(ctx, t.manifest(), ""); err != nil {
+		// In a bucket with versions it is only hidden, and stays as evidence.
+		if _, err := t.sink.archive.removeVersion(ctx, t.manifest(), ""); err != nil {
 			return t.final(fmt.Errorf("the manifest of an earlier answer: %w", err))
 		}
 	}
@@ -204,7 +213,7 @@ func (t *token) putManifest(ctx context.Context, m *Manifest) error {
 	b := t.sink.archive
 	_, err := b.putSmall(ctx, t.manifest(), m.encode(), plainHeaders())
 	if errors.Is(err, errForbidden) {
-		if there, readErr := b.getSmall(ctx, t.manifest(), maxManifest); readErr == nil && bytes.Equal(there, m.encode()) {
+		if there, _, readErr := b.getSmall(ctx, t.manifest(), maxManifest); readErr == nil && bytes.Equal(there, m.encode()) {
 			return nil
 		}
 		return b.whyLocked(ctx, t.manifest(), "", err)

@@ -35,7 +35,8 @@ func lastWords(ctx context.Context) (context.Context, context.CancelFunc) {
 // bucket itself.
 func usable(key string) bool { return key != "" && key != "." && key != ".." && len(key) <= maxKey }
 
-// exists asks for the bucket.
+// exists asks for the bucket. An answer to HEAD has no code that would tell wrong keys
+// from a missing permission, so where it is refused a listing is asked for.
 func (b *bucket) exists(ctx context.Context) error {
 	_, err := b.sdk.Bucket.Head(ctx)
 	if err == nil {
@@ -44,7 +45,13 @@ func (b *bucket) exists(ctx context.Context) error {
 	if cos.IsNotFoundError(bare(err)) {
 		return fmt.Errorf("%s: HeadBucket: %w in region %s: check bucket and region, or create it", b, errNoBucket, b.region)
 	}
-	return b.fail("HeadBucket", err)
+	err = b.fail("HeadBucket", err)
+	if errors.Is(err, errForbidden) {
+		if _, _, listErr := b.list(ctx, indexPrefix, ""); errors.Is(listErr, errForbidden) {
+			return listErr
+		}
+	}
+	return err
 }
 
 // stat is what COS says of an object.
@@ -73,7 +80,7 @@ func (b *bucket) head(ctx context.Context, key string) (stat, error) {
 }
 
 // get opens n bytes of an object from offset on; n of -1 means to its end.
-func (b *bucket) get(ctx context.Context, key string, offset, n int64) (io.ReadCloser, error) {
+func (b *bucket) get(ctx context.Context, key string, offset, n int64) (*download, error) {
 	var options cos.ObjectGetOptions
 	switch {
 	case n >= 0:
@@ -89,13 +96,15 @@ func (b *bucket) get(ctx context.Context, key string, offset, n int64) (io.ReadC
 		_ = resp.Body.Close()
 		return nil, fmt.Errorf("%s: GetObject: COS sent the whole object where a part was asked for", b)
 	}
-	return &download{resp.Body, b}, nil
+	return &download{resp.Body, b, resp.Header.Get("X-Cos-Version-Id")}, nil
 }
 
 // download is the body of an object.
 type download struct {
 	io.ReadCloser
 	bucket *bucket
+	// version is empty in a bucket without versions.
+	version string
 }
 
 func (d *download) Read(p []byte) (int, error) {
@@ -106,13 +115,15 @@ func (d *download) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// getSmall reads a whole object of limit bytes at most.
-func (b *bucket) getSmall(ctx context.Context, key string, limit int) ([]byte, error) {
+// getSmall reads a whole object of limit bytes at most. It also returns the version
+// that it is in a bucket with versions, and else "".
+func (b *bucket) getSmall(ctx context.Context, key string, limit int) (content []byte, version string, err error) {
 	body, err := b.get(ctx, key, 0, -1)
 	if err != nil {
-		return nil, err
+		return nil, "", err
 	}
-	return readSmall(body, limit)
+	content, err = readSmall(body, limit)
+	return content, body.version, err
 }
 
 // getVersion reads a version of a small object.
@@ -121,7 +132,7 @@ func (b *bucket) getVersion(ctx context.Context, key, version string, limit int)
 	if err != nil {
 		return nil, b.fail("GetObject", err)
 	}
-	return readSmall(&download{resp.Body, b}, limit)
+	return readSmall(&download{ReadCloser: resp.Body, bucket: b}, limit)
 }
 
 // readSmall reads one byte more than the limit, so that parsers see what is too

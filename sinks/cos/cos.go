@@ -150,7 +150,7 @@ func (s *Sink) check(ctx context.Context) (err error) {
 		defer cancel()
 		err = errors.Join(err, s.archive.remove(bounded, key, version))
 	}()
-	got, err := s.archive.getSmall(ctx, key, len(body))
+	got, _, err := s.archive.getSmall(ctx, key, len(body))
 	if err != nil {
 		return err
 	}

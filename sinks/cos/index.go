@@ -32,6 +32,8 @@ type index struct {
 	Erased bool `json:"erased,omitempty"`
 	// place is empty in the tombstone of a token of which there was nothing.
 	place
+	// versioned says that the bucket has versions.
+	versioned bool
 }
 
 var tokenHash = regexp.MustCompile(`^[0-9a-f]{32}$`)
@@ -81,11 +83,12 @@ func parseIndex(b []byte, key sinks.Key) (index, error) {
 // readIndex returns the index object of a token; the error is errNoObject if there
 // is none.
 func (s *Sink) readIndex(ctx context.Context, key sinks.Key) (index, error) {
-	b, err := s.archive.getSmall(ctx, indexKey(key), maxIndex)
+	b, version, err := s.archive.getSmall(ctx, indexKey(key), maxIndex)
 	if err != nil {
 		return index{}, err
 	}
 	x, err := parseIndex(b, key)
+	x.versioned = version != ""
 	if err != nil {
 		return index{}, fmt.Errorf("%s/%s: %w", s.archive, indexKey(key), err)
 	}
@@ -112,42 +115,78 @@ func (s *Sink) settle(ctx context.Context, fresh index) (index, bool, error) {
 		if err != nil {
 			return index{}, false, err
 		}
-		lost, err := s.lostTo(ctx, key, version)
-		if err != nil {
-			return index{}, false, err
-		}
-		if !lost {
+		if version == "" {
 			return fresh, true, nil
+		}
+		if fresh, lost, err := s.settleVersion(ctx, fresh, version); err != nil || !lost {
+			return fresh, !lost, err
 		}
 	}
 	return index{}, false, fmt.Errorf("%s/%s: others keep writing the index object", s.archive, indexKey(key))
 }
 
-// lostTo sees to it that an index object just created hides no tombstone. In a
-// bucket with versions, COS ignores x-cos-forbid-overwrite, so the tombstone of an
-// erasure that ran at the same moment may be the version before: the new one is
-// taken back then.
-func (s *Sink) lostTo(ctx context.Context, key sinks.Key, version string) (bool, error) {
-	if version == "" {
-		return false, nil
+// settleVersion sees to it that an index object just created hides no tombstone. In a
+// bucket with versions COS ignores x-cos-forbid-overwrite, so the version before may
+// be the tombstone of an erasure that ran at the same moment: the new one is taken
+// back then, and lost. And the other way round: a tombstone that was put over the
+// index of a delivery takes its place over.
+func (s *Sink) settleVersion(ctx context.Context, fresh index, version string) (_ index, lost bool, err error) {
+	fresh.versioned = true
+	key := fresh.key()
+	buried, place, err := s.history(ctx, key, version)
+	switch {
+	case err != nil:
+		return index{}, false, err
+	case buried:
+		return index{}, true, s.archive.remove(ctx, indexKey(key), version)
+	case !fresh.Erased || !place.valid(key.Hash):
+		return fresh, false, nil
 	}
+	fresh.place = place
+	_, err = s.archive.putSmall(ctx, indexKey(key), fresh.encode(), plainHeaders())
+	return fresh, false, err
+}
+
+// history goes through the versions of an index object but for one. It tells whether
+// a tombstone is among them, and the place that a live one names.
+func (s *Sink) history(ctx context.Context, key sinks.Key, but string) (buried bool, at place, err error) {
 	versions, err := s.archive.versions(ctx, indexKey(key))
 	if err != nil {
-		return false, err
+		return false, place{}, err
 	}
 	for _, v := range versions {
-		if v.id == version || v.key != indexKey(key) || v.marker {
+		if v.id == but || v.key != indexKey(key) || v.marker {
 			continue
 		}
 		b, err := s.archive.getVersion(ctx, v.key, v.id, maxIndex)
-		if err != nil {
-			return false, err
+		if errors.Is(err, errNoObject) {
+			continue // another writer took its own back
 		}
-		if x, err := parseIndex(b, key); err == nil && x.Erased {
-			return true, s.archive.remove(ctx, v.key, version)
+		if err != nil {
+			return false, place{}, err
+		}
+		x, err := parseIndex(b, key)
+		if err != nil {
+			continue
+		}
+		buried = buried || x.Erased
+		if x.place != (place{}) {
+			at = x.place
 		}
 	}
-	return false, nil
+	return buried, at, nil
+}
+
+// buried tells whether a token was erased meanwhile. In a bucket with versions, a
+// tombstone holds also while another index object is in front of it (see
+// settleVersion).
+func (s *Sink) buried(ctx context.Context, x index) (bool, error) {
+	if x.versioned {
+		buried, _, err := s.history(ctx, x.key(), "")
+		return buried, err
+	}
+	now, err := s.readIndex(ctx, x.key())
+	return now.Erased, err
 }
 
 // bury makes the index object of a token a tombstone and returns it.

@@ -81,24 +81,29 @@ func (s *Sink) removeReferenced(ctx context.Context, m *Manifest) error {
 // that cannot be removed does not keep the others.
 func (s *Sink) removeFolder(ctx context.Context, x index) error {
 	var problems []error
+	remove := func(key, version string) {
+		if key == x.manifest() || ctx.Err() != nil {
+			return
+		}
+		if err := s.archive.remove(ctx, key, version); err != nil {
+			problems = append(problems, err)
+		}
+	}
+	if x.versioned {
+		// Also what an Erase that did not come to its end has only hidden.
+		versions, err := s.archive.versions(ctx, x.Folder)
+		for _, v := range versions {
+			remove(v.key, v.id)
+		}
+		return errors.Join(append(problems, err, ctx.Err())...)
+	}
 	for marker := ""; ; {
 		keys, next, err := s.archive.list(ctx, x.Folder, marker)
-		if err != nil {
-			return errors.Join(append(problems, err)...)
-		}
 		for _, key := range keys {
-			if key == x.manifest() {
-				continue
-			}
-			if err := s.archive.remove(ctx, key, ""); err != nil {
-				problems = append(problems, err)
-			}
-			if err := ctx.Err(); err != nil {
-				return err
-			}
+			remove(key, "")
 		}
-		if next == "" {
-			return errors.Join(problems...)
+		if err = errors.Join(err, ctx.Err()); err != nil || next == "" {
+			return errors.Join(append(problems, err)...)
 		}
 		marker = next
 	}
@@ -311,11 +316,8 @@ func (s *Sink) Reseal(ctx context.Context, key sinks.Key) (changed bool, err err
 	if err := t.putManifest(ctx, m); err != nil {
 		return false, fmt.Errorf("reseal: manifest: %w", err)
 	}
-	now, err := s.readIndex(ctx, key)
-	if err == nil && now.Erased {
-		if err = t.lose(ctx); errors.Is(err, sinks.ErrErased) {
-			err = sinks.ErrNotFound
-		}
+	if err = t.outlived(ctx); errors.Is(err, sinks.ErrErased) {
+		err = sinks.ErrNotFound
 	}
 	if err != nil {
 		return false, fmt.Errorf("reseal: %w", err)

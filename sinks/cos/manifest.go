@@ -140,7 +140,7 @@ func (e *Entry) valid(bucket string, x index) bool {
 // readManifest returns the manifest of a token; the error is errNoObject if there is
 // none, or errManifest.
 func (s *Sink) readManifest(ctx context.Context, x index) (*Manifest, error) {
-	b, err := s.archive.getSmall(ctx, x.manifest(), maxManifest)
+	b, _, err := s.archive.getSmall(ctx, x.manifest(), maxManifest)
 	if err != nil {
 		return nil, err
 	}

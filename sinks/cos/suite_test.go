@@ -4,11 +4,11 @@ import (
 	"bytes"
 	"context"
 	"crypto/sha256"
-	"fmt"
 	"io"
 	"log/slog"
 	"net/http"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -80,8 +80,9 @@ func factory(change func(*cos.Config)) sinktest.Factory {
 type cloud struct {
 	server *costest.Server
 	cfg    *cos.Config
-	// keyring seals for sinks whose environment has no policy that does.
-	keyring *privacy.Policy
+	// keyring seals for sinks whose environment has no policy that does, and policy is
+	// what the last sink had.
+	keyring, policy *privacy.Policy
 }
 
 func newCloud(t testing.TB, options costest.BucketOptions, change func(*cos.Config)) *cloud {
@@ -131,6 +132,7 @@ func (c *cloud) Open(t testing.TB, env sinks.Env, faults *sinktest.Faults) sinks
 	if c.cfg.Seal && !env.Policy.HasKeyring() {
 		env.Policy = c.keyring
 	}
+	c.policy = env.Policy
 	sink, err := cos.OpenWith(t.Context(), *c.cfg, env, cos.Edges{Wrap: func(base http.RoundTripper) http.RoundTripper {
 		return faulty{base, faults}
 	}})
@@ -180,38 +182,62 @@ func (c *cloud) Stored(t testing.TB, p result.Product, token string) sinktest.St
 	t.Helper()
 	s := sinktest.Stored{Objects: map[string][]byte{}, Dump: c.server.Dump()}
 	key := sinks.KeyOf(p, token)
-	var state strings.Builder
+	fields := map[string]string{}
 	for _, o := range c.server.Objects(archiveBucket) {
-		if !strings.Contains(o.Key, key.Hash) {
-			continue
-		}
+		location := "cos://" + archiveBucket + "/" + o.Key
 		body, _ := c.server.Body(archiveBucket, o.Key)
-		if strings.HasSuffix(o.Key, "/manifest.json") {
+		switch {
+		case o.Key == cos.IndexKey(key):
+			s.State += string(body)
+		case strings.HasSuffix(o.Key, key.Hash+"/manifest.json"):
 			s.Manifest = c.manifest(t, key, body)
+			if s.Manifest == nil {
+				s.Objects[location] = body
+			}
+			if !c.cfg.Seal { // it names keys, which differ from run to run
+				s.Objects[location] = body
+			}
+		case strings.Contains(o.Key, key.Hash):
+			s.Objects[location] = body
+			fields[location] = index.ReplaceAllString(o.Header.Get("X-Cos-Meta-Field"), "[$1]")
 		}
-		s.Objects["cos://"+archiveBucket+"/"+o.Key] = body
-		fmt.Fprintln(&state, o.Key, o.ContentType, o.Header)
 	}
-	if !c.cfg.Seal {
-		s.State = state.String()
-		return s
+	for _, receipt := range s.Manifest {
+		fields[receipt.Location] = receipt.Field
 	}
-	c.unseal(t, key, &s)
+	for location, field := range fields {
+		c.unseal(privacy.MediaRef{Product: key.Product, TokenHash: key.Hash, Field: field}, s.Objects, location)
+	}
 	return s
 }
 
-func (c *cloud) place(key sinks.Key) cos.Place {
-	body, _ := c.server.Body(archiveBucket, cos.IndexKey(key))
-	place, _, err := cos.ParseIndex(body, key)
-	if err != nil {
-		panic(err)
+// index is an array index of a field, as it is in metadata.
+var index = regexp.MustCompile(`-([0-9]+)`)
+
+// unseal puts what a sealed object holds in its place. One that does not open stays
+// what it is.
+func (c *cloud) unseal(ref privacy.MediaRef, objects map[string][]byte, location string) {
+	sealed, there := objects[location]
+	if !there || c.policy == nil {
+		return
 	}
-	return place
+	if r, err := c.policy.OpenMedia(ref, bytes.NewReader(sealed)); err == nil {
+		if plain, err := io.ReadAll(r); err == nil {
+			objects[location] = plain
+		}
+	}
 }
 
+// manifest reads the manifest of a token that is not erased.
 func (c *cloud) manifest(t testing.TB, key sinks.Key, body []byte) []result.Receipt {
 	t.Helper()
-	m, err := cos.ParseManifest(body, archiveBucket, key, c.place(key))
+	index, _ := c.server.Body(archiveBucket, cos.IndexKey(key))
+	place, erased, err := cos.ParseIndex(index, key)
+	must(t, err)
+	if erased {
+		return nil
+	}
+	m, err := cos.ParseManifest(body, archiveBucket, key, place)
 	must(t, err)
 	receipts := []result.Receipt{}
 	for _, e := range m.Assets {
@@ -219,38 +245,6 @@ func (c *cloud) manifest(t testing.TB, key sinks.Key, body []byte) []result.Rece
 	}
 	return receipts
 }
-
-// unseal puts what sealed objects hold in their place. The manifest tells sealed
-// digests, which differ from keyring to keyring, so it is left out.
-func (c *cloud) unseal(t testing.TB, key sinks.Key, s *sinktest.Stored) {
-	t.Helper()
-	fields := map[string]string{}
-	for _, receipt := range s.Manifest {
-		fields[receipt.Location] = receipt.Field
-	}
-	for location, body := range s.Objects {
-		switch {
-		case strings.HasSuffix(location, "/manifest.json"):
-			delete(s.Objects, location)
-		case strings.Contains(location, "/.index/"):
-		case fields[location] == "":
-			delete(s.Objects, location) // of an earlier answer, or of one not yet whole
-		default:
-			ref := privacy.MediaRef{Product: key.Product, TokenHash: key.Hash, Field: fields[location]}
-			for _, policy := range append(c.policies(), c.keyring) {
-				plain, err := policy.OpenMedia(ref, bytes.NewReader(body))
-				if err != nil {
-					continue
-				}
-				opened, err := io.ReadAll(plain)
-				must(t, err)
-				s.Objects[location] = opened
-			}
-		}
-	}
-}
-
-func (c *cloud) policies() []*privacy.Policy { return nil }
 
 // faulty asks for a fault before every request that changes something, and once more
 // half way through its body.

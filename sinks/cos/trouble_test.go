@@ -35,7 +35,7 @@ func troubles(change func(*cos.Config)) []sinktest.Trouble {
 	}
 	add("the secret key is wrong", transient, true, func(c *cloud) func() {
 		return c.credential(costest.Credential{SecretID: secretID, SecretKey: "another"})
-	}, archiveBucket, "HeadBucket")
+	}, archiveBucket, "check both", "SignatureDoesNotMatch")
 	return append(list, faulting(change)...)
 }
 
