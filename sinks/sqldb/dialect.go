@@ -7,6 +7,8 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"math/bits"
+	"slices"
 	"strings"
 	"time"
 
@@ -24,6 +26,9 @@ type dialect struct {
 	// prepare readies the database for use, which includes migrate under a lock
 	// that keeps other processes out.
 	prepare func(ctx context.Context, db *sql.DB, d *dialect) error
+	// prepares says that the driver has the server prepare each text of a statement
+	// once, so that it pays to have few: statements are for 1, 2, 4, 8, … rows.
+	prepares bool
 	// maxArguments is how many arguments a statement may have.
 	maxArguments int
 	// placeholder is that of the n-th argument, from 1.
@@ -108,10 +113,23 @@ func (d *dialect) placeholders(first, count int) string {
 	return b.String()
 }
 
+// portion is how many of some rows one statement inserts.
+func (d *dialect) portion(rows, columns int) int {
+	n := min(rows, d.maxArguments/columns)
+	if d.prepares {
+		n = 1 << (bits.Len(uint(n)) - 1)
+	}
+	return n
+}
+
 // among is the condition that a column is one of some values, which are the
 // statement's first arguments.
-func (d *dialect) among(column string, values []any) string {
-	return column + " IN (" + d.placeholders(1, len(values)) + ")"
+func (d *dialect) among(column string, values []any) (condition string, args []any) {
+	args = slices.Clone(values)
+	for d.prepares && bits.OnesCount(uint(len(args))) != 1 {
+		args = append(args, values[0]) // twice the same is once
+	}
+	return column + " IN (" + d.placeholders(1, len(args)) + ")", args
 }
 
 // diagnose tells what an error means.

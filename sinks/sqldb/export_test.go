@@ -29,40 +29,48 @@ func OpenWith(ctx context.Context, cfg sinks.Config, env sinks.Env, wrap func(dr
 // DB is the sink's pool of connections.
 func (s *Sink) DB() *sql.DB { return s.db }
 
-// Diagnose are the words and whether it is permanent, of a code of PostgreSQL and of
-// an error number of MySQL.
-func DiagnoseSQLState(code string) string      { return describeSQLState(code).words }
-func DiagnoseErrorNumber(number uint16) string { return describeErrorNumber(number).words }
+// Queued is how many results wait for a writer.
+func (s *Sink) Queued() int {
+	s.group.mu.Lock()
+	defer s.group.mu.Unlock()
+	return len(s.group.queue)
+}
 
-// InsertPlain inserts new results with multi-row statements in one transaction and
-// nothing else: what a batch costs at least.
-func InsertPlain(ctx context.Context, s *Sink, rs []*result.Result) error {
-	entries := make([]*entry, len(rs))
-	for i, r := range rs {
+// Rows are results ready to be inserted.
+type Rows struct{ results, attempts, warnings, assets []row }
+
+// RowsOf makes the rows of some results.
+func RowsOf(ctx context.Context, s *Sink, rs []*result.Result) (all Rows, err error) {
+	for _, r := range rs {
 		rec, err := s.policy.Protect(r)
 		if err != nil {
-			return err
+			return all, err
 		}
-		if entries[i], err = newEntry(ctx, s.dialect, rec); err != nil {
-			return err
+		e, err := newEntry(ctx, s.dialect, rec)
+		if err != nil {
+			return all, err
 		}
+		all.results = append(all.results, e.result)
+		all.attempts = append(all.attempts, e.attempts...)
+		all.warnings = append(all.warnings, e.warnings...)
+		all.assets = append(all.assets, e.assets...)
 	}
+	return all, nil
+}
+
+// InsertPlain inserts rows with multi-row statements in one transaction and does
+// nothing else: what a group costs at least.
+func InsertPlain(ctx context.Context, s *Sink, all Rows) error {
 	return s.transaction(ctx, s.dialect.write, func(tx querierExecer) error {
-		var all [4][]row
-		for _, e := range entries {
-			all[0] = append(all[0], e.result)
-			all[1] = append(all[1], e.attempts...)
-			all[2] = append(all[2], e.warnings...)
-			all[3] = append(all[3], e.assets...)
-		}
-		for i, t := range []struct {
+		for _, t := range []struct {
 			name  string
 			names []string
+			rows  []row
 		}{
-			{results.name, results.names()}, {attempts.name, attempts.childNames()},
-			{warnings.name, warnings.childNames()}, {assets.name, assets.childNames()},
+			{results.name, results.names(), all.results}, {attempts.name, attempts.childNames(), all.attempts},
+			{warnings.name, warnings.childNames(), all.warnings}, {assets.name, assets.childNames(), all.assets},
 		} {
-			if err := insert(ctx, tx, s.dialect, t.name, t.names, all[i], ""); err != nil {
+			if err := insert(ctx, tx, s.dialect, t.name, t.names, t.rows, ""); err != nil {
 				return err
 			}
 		}

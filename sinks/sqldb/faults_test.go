@@ -10,12 +10,18 @@ import (
 // faultyConnector asks for a fault before every statement and every commit, and
 // after a commit, when only the answer is lost.
 func faultyConnector(faults *sinktest.Faults) func(driver.Connector) driver.Connector {
-	return func(c driver.Connector) driver.Connector { return &connector{c, faults} }
+	return stepping(func(context.Context, string) error { return faults.Step() })
+}
+
+// stepping calls step before everything that changes something: "begin", a
+// statement, "commit", and "committed" after it.
+func stepping(step func(ctx context.Context, what string) error) func(driver.Connector) driver.Connector {
+	return func(c driver.Connector) driver.Connector { return &connector{c, step} }
 }
 
 type connector struct {
 	driver.Connector
-	faults *sinktest.Faults
+	step func(ctx context.Context, what string) error
 }
 
 func (c *connector) Connect(ctx context.Context) (driver.Conn, error) {
@@ -23,7 +29,7 @@ func (c *connector) Connect(ctx context.Context) (driver.Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &conn{inner.(fullConn), c.faults}, nil
+	return &conn{inner.(fullConn), c.step}, nil
 }
 
 // fullConn is what connections of all drivers implement.
@@ -39,7 +45,7 @@ type fullConn interface {
 
 type conn struct {
 	fullConn
-	faults *sinktest.Faults
+	step func(ctx context.Context, what string) error
 }
 
 func (c *conn) Unwrap() driver.Conn { return c.fullConn }
@@ -51,35 +57,36 @@ func (c *conn) IsValid() bool {
 }
 
 func (c *conn) ExecContext(ctx context.Context, query string, args []driver.NamedValue) (driver.Result, error) {
-	if err := c.faults.Step(); err != nil {
+	if err := c.step(ctx, query); err != nil {
 		return nil, err
 	}
 	return c.fullConn.ExecContext(ctx, query, args)
 }
 
 func (c *conn) BeginTx(ctx context.Context, opts driver.TxOptions) (driver.Tx, error) {
-	if err := c.faults.Step(); err != nil {
+	if err := c.step(ctx, "begin"); err != nil {
 		return nil, err
 	}
 	inner, err := c.fullConn.BeginTx(ctx, opts)
 	if err != nil {
 		return nil, err
 	}
-	return &tx{inner, c.faults}, nil
+	return &tx{inner, ctx, c.step}, nil
 }
 
 type tx struct {
 	driver.Tx
-	faults *sinktest.Faults
+	ctx  context.Context
+	step func(ctx context.Context, what string) error
 }
 
 func (t *tx) Commit() error {
-	if err := t.faults.Step(); err != nil {
+	if err := t.step(t.ctx, "commit"); err != nil {
 		_ = t.Rollback()
 		return err
 	}
 	if err := t.Tx.Commit(); err != nil {
 		return err
 	}
-	return t.faults.Step()
+	return t.step(t.ctx, "committed")
 }

@@ -248,8 +248,9 @@ func (s *Sink) replace(ctx context.Context, tx querierExecer, entries []*entry) 
 // noneErased returns sinks.ErrErased if one of the tokens has a tombstone.
 func (s *Sink) noneErased(ctx context.Context, tx querier, hashes []any) error {
 	var n int64
-	query := "SELECT count(*) FROM " + erased.name + " WHERE " + s.dialect.among(hashColumn, hashes)
-	if err := tx.QueryRowContext(ctx, query, hashes...).Scan(&n); err != nil {
+	condition, args := s.dialect.among(hashColumn, hashes)
+	query := "SELECT count(*) FROM " + erased.name + " WHERE " + condition
+	if err := tx.QueryRowContext(ctx, query, args...).Scan(&n); err != nil {
 		return err
 	}
 	if n > 0 {

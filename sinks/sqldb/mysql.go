@@ -10,6 +10,7 @@ import (
 	"io/fs"
 	"net"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/go-sql-driver/mysql"
@@ -217,12 +218,13 @@ func prepareMySQL(ctx context.Context, db *sql.DB, d *dialect) (err error) {
 func describeMySQL(err error) (diagnosis, bool) {
 	var failed *mysql.MySQLError
 	switch {
+	case errors.As(err, &failed) && failed.Number == 1105 && strings.Contains(failed.Message, "max_allowed_packet"),
+		errors.Is(err, mysql.ErrPktTooLarge):
+		return diagnosis{describeErrorNumber(1153).words, refused}, true
 	case errors.As(err, &failed):
 		found := describeErrorNumber(failed.Number)
 		found.words += " (MySQL error " + strconv.Itoa(int(failed.Number)) + ")"
 		return found, true
-	case errors.Is(err, mysql.ErrPktTooLarge):
-		return diagnosis{"this result is larger than the server takes: raise its max_allowed_packet", refused}, true
 	case errors.Is(err, mysql.ErrNoTLS):
 		return diagnosis{"the server offers no TLS: have it do so, or set tls.mode to disable", broken}, true
 	case errors.Is(err, mysql.ErrInvalidConn), errors.Is(err, mysql.ErrMalformPkt):

@@ -156,6 +156,7 @@ func postgresDialect(cfg *pgx.ConnConfig) *dialect {
 		migrations:   migrations,
 		goose:        goose.DialectPostgres,
 		prepare:      preparePostgres,
+		prepares:     true,
 		maxArguments: 65535, // the protocol counts them in 16 bits
 		placeholder:  func(n int) string { return "$" + strconv.Itoa(n) },
 		time:         func(t time.Time) any { return t },
@@ -205,6 +206,9 @@ func describePostgres(err error) (diagnosis, bool) {
 	var connect *pgconn.ConnectError
 	if errors.As(err, &connect) {
 		return diagnosis{"it cannot be connected to: check host, port and tls, and that the server offers TLS or tls.mode is disable", broken}, true
+	}
+	if pgconn.SafeToRetry(err) { // nothing was sent
+		return diagnosis{"the connection was lost: check that the server runs", away}, true
 	}
 	return diagnosis{}, false
 }

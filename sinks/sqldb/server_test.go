@@ -191,7 +191,7 @@ func limitedUser(t testing.TB, d *database) string {
 	case "postgres":
 		d.exec(t, "CREATE ROLE "+user+" LOGIN PASSWORD 'limited'",
 			"GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO "+user)
-		t.Cleanup(func() { d.exec(t, "DROP OWNED BY "+user, "DROP ROLE "+user) })
+		t.Cleanup(func() { d.exec(t, "REVOKE ALL ON ALL TABLES IN SCHEMA public FROM "+user, "DROP ROLE "+user) })
 	case "mariadb":
 		d.exec(t, "CREATE USER "+user+" IDENTIFIED BY 'limited'")
 		for _, table := range append(tables, "goose_db_version") {

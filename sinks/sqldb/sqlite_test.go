@@ -22,7 +22,7 @@ func sqliteTroubles() []sinktest.Trouble {
 			Name: "another process writes", Class: sinks.ClassTransient, CheckFails: true,
 			Words: []string{"faceid.db", "another process keeps it locked"},
 			Provoke: inFile(func(t testing.TB, path string, sink *sqldb.Sink) func() {
-				exec(t, sink, "PRAGMA busy_timeout = 1")
+				execOn(t, sink, "PRAGMA busy_timeout = 1")
 				other, err := sql.Open("sqlite", path)
 				must(t, err)
 				t.Cleanup(func() { _ = other.Close() })
@@ -40,16 +40,16 @@ func sqliteTroubles() []sinktest.Trouble {
 			Name: "the disk is full", Class: sinks.ClassTransient,
 			Words: []string{"faceid.db", "the disk is full"},
 			Provoke: large(inFile(func(t testing.TB, _ string, sink *sqldb.Sink) func() {
-				exec(t, sink, "PRAGMA max_page_count = 1") // which means the size it has
-				return func() { exec(t, sink, "PRAGMA max_page_count = 1000000") }
+				execOn(t, sink, "PRAGMA max_page_count = 1") // which means the size it has
+				return func() { execOn(t, sink, "PRAGMA max_page_count = 1000000") }
 			})),
 		},
 		{
 			Name: "the file is read-only", Class: sinks.ClassTransient, CheckFails: true,
 			Words: []string{"faceid.db", "read-only", "the right to write"},
 			Provoke: inFile(func(t testing.TB, _ string, sink *sqldb.Sink) func() {
-				exec(t, sink, "PRAGMA query_only = ON")
-				return func() { exec(t, sink, "PRAGMA query_only = OFF") }
+				execOn(t, sink, "PRAGMA query_only = ON")
+				return func() { execOn(t, sink, "PRAGMA query_only = OFF") }
 			}),
 		},
 		{
@@ -102,8 +102,8 @@ func inFile(trouble func(t testing.TB, path string, sink *sqldb.Sink) (heal func
 	})
 }
 
-// exec runs a statement on the sink's own connection.
-func exec(t testing.TB, sink *sqldb.Sink, query string) {
+// execOn runs a statement on the sink's own connection.
+func execOn(t testing.TB, sink *sqldb.Sink, query string) {
 	t.Helper()
 	_, err := sink.DB().ExecContext(context.WithoutCancel(t.Context()), query)
 	must(t, err)

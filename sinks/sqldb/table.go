@@ -83,11 +83,10 @@ func insertSQL(d *dialect, table string, columns []string, rows int) string {
 	return b.String()
 }
 
-// insert writes rows with as few statements as the database lets it; end is what
-// follows the values.
+// insert writes rows with few statements; end is what follows the values.
 func insert(ctx context.Context, tx execer, d *dialect, table string, columns []string, rows []row, end string) error {
 	for len(rows) > 0 {
-		n := min(len(rows), d.maxArguments/len(columns))
+		n := d.portion(len(rows), len(columns))
 		args := make([]any, 0, n*len(columns))
 		for _, r := range rows[:n] {
 			args = append(args, r...)
@@ -117,7 +116,8 @@ func (t *table[T]) replaceChildren(ctx context.Context, tx execer, d *dialect, h
 
 // remove deletes all rows of some tokens.
 func (t *table[T]) remove(ctx context.Context, tx execer, d *dialect, hashes []any) error {
-	_, err := tx.ExecContext(ctx, "DELETE FROM "+t.name+" WHERE "+d.among(hashColumn, hashes), hashes...)
+	condition, args := d.among(hashColumn, hashes)
+	_, err := tx.ExecContext(ctx, "DELETE FROM "+t.name+" WHERE "+condition, args...)
 	return err
 }
 

@@ -91,7 +91,7 @@ func preparePostgres(ctx context.Context, s *server, as *syscall.SysProcAttr) er
 	}
 	// Statements before the first start need no connection, in single-user mode.
 	sql := s.path("accounts.sql")
-	text := fmt.Sprintf("CREATE ROLE %s LOGIN CREATEDB CREATEROLE PASSWORD '%s'\n", account, s.password)
+	text := fmt.Sprintf("CREATE ROLE %[1]s LOGIN CREATEDB CREATEROLE PASSWORD '%[2]s'\nGRANT pg_signal_backend TO %[1]s\n", account, s.password)
 	if err := os.WriteFile(sql, []byte(text), 0o644); err != nil { //nolint:gosec // the folder is closed
 		return err
 	}

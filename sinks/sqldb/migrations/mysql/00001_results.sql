@@ -3,7 +3,7 @@
 -- Text that is not there is NULL, and NUL in text is U+FFFF 0 (value.go). Times are
 -- UTC. A personal value x has what the privacy policy leaves of it in x: plain text, a
 -- mask, or "seal:v1:..."; and its blind index, for look-ups by equality, in
--- x_index. Text compares byte by byte.
+-- x_index. Text compares byte by byte, but for spaces at its end.
 --
 -- A statement that defines something commits at once in MySQL. Each one here can be
 -- repeated, for the case that the process dies between two.
