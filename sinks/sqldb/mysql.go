@@ -206,6 +206,9 @@ func prepareMySQL(ctx context.Context, db *sql.DB, d *dialect) (err error) {
 		if err := conn.QueryRowContext(ctx, "SELECT GET_LOCK("+name+", 5)").Scan(&locked); err != nil {
 			return err
 		}
+		if !locked.Valid {
+			return &knownError{"the server gives no lock (GET_LOCK) for the change of the schema: look at its log"}
+		}
 	}
 	err = d.migrate(ctx, db)
 	if _, released := conn.ExecContext(ctx, "DO RELEASE_LOCK("+name+")"); released != nil {
@@ -228,10 +231,10 @@ func describeMySQL(err error) (diagnosis, bool) {
 	case errors.Is(err, mysql.ErrNoTLS):
 		return diagnosis{"the server offers no TLS: have it do so, or set tls.mode to disable", broken}, true
 	case errors.Is(err, mysql.ErrInvalidConn), errors.Is(err, mysql.ErrMalformPkt):
-		return diagnosis{"the connection was lost: check that the server runs", away}, true
+		return diagnosis{connectionLost, away}, true
 	}
-	if words, ok := describeNetwork(err); ok {
-		return diagnosis{words, away}, true
+	if found, ok := describeNetwork(err); ok {
+		return found, true
 	}
 	for _, auth := range []error{mysql.ErrCleartextPassword, mysql.ErrNativePassword, mysql.ErrOldPassword, mysql.ErrUnknownPlugin} {
 		if errors.Is(err, auth) {

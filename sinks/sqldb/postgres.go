@@ -200,15 +200,15 @@ func describePostgres(err error) (diagnosis, bool) {
 		found.words += " (SQLSTATE " + failed.Code + ")"
 		return found, true
 	}
-	if words, ok := describeNetwork(err); ok {
-		return diagnosis{words, away}, true
+	if found, ok := describeNetwork(err); ok {
+		return found, true
 	}
 	var connect *pgconn.ConnectError
 	if errors.As(err, &connect) {
 		return diagnosis{"it cannot be connected to: check host, port and tls, and that the server offers TLS or tls.mode is disable", broken}, true
 	}
 	if pgconn.SafeToRetry(err) { // nothing was sent
-		return diagnosis{"the connection was lost: check that the server runs", away}, true
+		return diagnosis{connectionLost, away}, true
 	}
 	return diagnosis{}, false
 }
@@ -244,7 +244,7 @@ func describeSQLState(code string) diagnosis {
 	}
 	switch code[:min(2, len(code))] {
 	case "08":
-		return diagnosis{"the connection was lost: check that the server runs", away}
+		return diagnosis{connectionLost, away}
 	case "40":
 		return diagnosis{"other transactions were in the way", contended}
 	case "22", "54":

@@ -203,33 +203,40 @@ func openServer(ctx context.Context, env sinks.Env, connector driver.Connector, 
 
 // describeNetwork says what an error on the way to a server means; ok is false if
 // it is none.
-func describeNetwork(err error) (words string, ok bool) {
-	var dns *net.DNSError
-	var timeout net.Error
-	if words, ok = describeTLS(err); ok {
-		return words, true
+func describeNetwork(err error) (d diagnosis, ok bool) {
+	if words := tlsWords(err); words != "" {
+		return diagnosis{words, broken}, true
 	}
-	switch {
-	case errors.As(err, &dns) && dns.IsNotFound:
-		return "its host name is not known: check the name and DNS", true
-	case errors.As(err, &dns):
-		return "its host name cannot be looked up: check DNS", true
-	case errors.Is(err, syscall.ECONNREFUSED), errors.Is(err, syscall.ENOENT):
-		return "nobody listens there: check host and port, and that the server runs", true
-	case errors.Is(err, syscall.EACCES), errors.Is(err, syscall.EPERM):
-		return "the system forbids the connection: check the firewall and the rights on the socket", true
-	case errors.Is(err, syscall.EHOSTUNREACH), errors.Is(err, syscall.ENETUNREACH):
-		return "there is no way to its host: check the network", true
-	case errors.As(err, &timeout) && timeout.Timeout(), errors.Is(err, context.DeadlineExceeded):
-		return "it does not answer: check the network, the firewall and that the server runs", true
-	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, net.ErrClosed),
-		errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE), errors.Is(err, driver.ErrBadConn):
-		return "the connection was lost: check that the server runs", true
-	}
-	return "", false
+	words := networkWords(err)
+	return diagnosis{words, away}, words != ""
 }
 
-func describeTLS(err error) (words string, ok bool) {
+func networkWords(err error) string {
+	var dns *net.DNSError
+	var timeout net.Error
+	switch {
+	case errors.As(err, &dns) && dns.IsNotFound:
+		return "its host name is not known: check the name and DNS"
+	case errors.As(err, &dns):
+		return "its host name cannot be looked up: check DNS"
+	case errors.Is(err, syscall.ECONNREFUSED), errors.Is(err, syscall.ENOENT):
+		return "nobody listens there: check host and port, and that the server runs"
+	case errors.Is(err, syscall.EACCES), errors.Is(err, syscall.EPERM):
+		return "the system forbids the connection: check the firewall and the rights on the socket"
+	case errors.Is(err, syscall.EHOSTUNREACH), errors.Is(err, syscall.ENETUNREACH):
+		return "there is no way to its host: check the network"
+	case errors.As(err, &timeout) && timeout.Timeout(), errors.Is(err, context.DeadlineExceeded):
+		return "it does not answer: check the network, the firewall and that the server runs"
+	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, net.ErrClosed),
+		errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE), errors.Is(err, driver.ErrBadConn):
+		return connectionLost
+	}
+	return ""
+}
+
+const connectionLost = "the connection was lost: check that the server runs"
+
+func tlsWords(err error) string {
 	var authority x509.UnknownAuthorityError
 	var name x509.HostnameError
 	var invalid x509.CertificateInvalidError
@@ -237,13 +244,13 @@ func describeTLS(err error) (words string, ok bool) {
 	var record tls.RecordHeaderError
 	switch {
 	case errors.As(err, &authority):
-		return "its certificate is signed by nobody that is trusted: give tls.ca", true
+		return "its certificate is signed by nobody that is trusted: give tls.ca"
 	case errors.As(err, &name):
-		return "its certificate is for another name: connect by that name, or set tls.mode to verify-ca", true
+		return "its certificate is for another name: connect by that name, or set tls.mode to verify-ca"
 	case errors.As(err, &invalid):
-		return "its certificate is not valid, or no longer: have it renewed", true
+		return "its certificate is not valid, or no longer: have it renewed"
 	case errors.As(err, &alert), errors.As(err, &record):
-		return "it does not agree to TLS: check tls, and that the server accepts the client's certificate", true
+		return "it does not agree to TLS: check tls, and that the server accepts the client's certificate"
 	}
-	return "", false
+	return ""
 }
