@@ -42,21 +42,16 @@ func TestSuite(t *testing.T) {
 	sinktest.Run(t, factory(func(*cos.Config) {}))
 }
 
-// Everything in parts of a MiB, which only the large assets have more than one of.
-func TestSuiteInParts(t *testing.T) {
-	sinktest.Run(t, factory(func(c *cos.Config) { c.SinglePutLimit, c.PartSize = 1<<20, 1<<20 }))
+func TestSuiteReferenceSealed(t *testing.T) {
+	sinktest.Run(t, factory(func(c *cos.Config) { c.Mode, c.Seal = "reference", true }))
 }
 
-func TestSuiteReference(t *testing.T) {
-	sinktest.Run(t, factory(func(c *cos.Config) { c.Mode = "reference" }))
-}
-
-func TestSuitePull(t *testing.T) {
-	sinktest.Run(t, factory(func(c *cos.Config) { c.Mode = "pull" }))
-}
-
-func TestSuiteSealed(t *testing.T) {
-	sinktest.Run(t, factory(func(c *cos.Config) { c.Mode, c.Seal = "pull", true }))
+// Everything sealed, and in parts of a MiB, which only the large assets have more
+// than one of.
+func TestSuitePullSealedInParts(t *testing.T) {
+	sinktest.Run(t, factory(func(c *cos.Config) {
+		c.Mode, c.Seal, c.SinglePutLimit, c.PartSize = "pull", true, 1<<20, 1<<20
+	}))
 }
 
 func TestSuiteVersioned(t *testing.T) {
@@ -102,7 +97,11 @@ func newCloudWith(t testing.TB, server costest.Options, options costest.BucketOp
 	cfg.Bucket, cfg.Region, cfg.Endpoint = archiveBucket, region, s.URL()
 	cfg.SecretID, cfg.SecretKey = secretID, secretKey
 	change(cfg)
-	return &cloud{server: s, cfg: cfg, keyring: newPolicy(t)}
+	c := &cloud{server: s, cfg: cfg}
+	if cfg.Seal {
+		c.keyring = newPolicy(t)
+	}
+	return c
 }
 
 func newPolicy(t testing.TB) *privacy.Policy {

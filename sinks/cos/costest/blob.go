@@ -5,6 +5,7 @@ import (
 	"crypto/md5" //nolint:gosec // COS defines Content-MD5 and ETag so
 	"encoding/base64"
 	"encoding/hex"
+	"errors"
 	"hash/crc64"
 	"io"
 )
@@ -29,11 +30,11 @@ func blobOf(b []byte) blob {
 	}
 }
 
-// readBlob reads a body to its end.
-func readBlob(r io.Reader, drop bool) (blob, error) {
+// readBlob reads a body to its end; size is what it is said to have.
+func readBlob(r io.Reader, size int64, drop bool) (blob, error) {
 	b := blob{dropped: drop}
 	sum := md5.New() //nolint:gosec // see the import
-	piece := make([]byte, 256<<10)
+	piece := make([]byte, min(256<<10, max(size, 0)+1))
 	for {
 		n, err := io.ReadFull(r, piece)
 		_, _ = sum.Write(piece[:n]) // never fails
@@ -42,9 +43,9 @@ func readBlob(r io.Reader, drop bool) (blob, error) {
 		if !drop && n > 0 {
 			b.pieces = append(b.pieces, bytes.Clone(piece[:n]))
 		}
-		switch err {
-		case nil:
-		case io.EOF, io.ErrUnexpectedEOF:
+		switch {
+		case err == nil:
+		case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
 			// net/http says io.ErrUnexpectedEOF of a body that was cut, and so does
 			// ReadFull of the last piece: the caller compares sizes.
 			b.md5 = [md5.Size]byte(sum.Sum(nil))

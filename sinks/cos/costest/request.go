@@ -246,7 +246,7 @@ func (c *call) body() (blob, *failure) { return c.read(false) }
 
 // read reads the request's body and compares it with what its headers say.
 func (c *call) read(drop bool) (blob, *failure) {
-	b, err := readBlob(c.r.Body, drop)
+	b, err := readBlob(c.r.Body, c.r.ContentLength, drop)
 	switch {
 	case err != nil || b.size != c.r.ContentLength:
 		return b, badRequest("IncompleteBody", "the body is not as long as its header says")

@@ -1,0 +1,4 @@
+package costest
+
+// Combine is for tests.
+var Combine = combine
