@@ -10,3 +10,6 @@ func Checks() map[string]func(testing.TB, Factory) {
 	}
 	return all
 }
+
+// Personal visits every personal value of a record.
+var Personal = personal

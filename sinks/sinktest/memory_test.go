@@ -33,11 +33,35 @@ type memory struct {
 	arrived int
 	second  chan struct{}
 	junk    int
+	// checked is done when a delivery has seen that its token is not erased,
+	// erased when two calls of Erase are over.
+	checked, erased signal
+}
+
+// signal is a channel that is closed after some calls of send.
+type signal struct {
+	mu   sync.Mutex
+	left int
+	c    chan struct{}
+}
+
+func newSignal(calls int) signal { return signal{left: calls, c: make(chan struct{})} }
+
+func (s *signal) send() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.left--; s.left == 0 {
+		close(s.c)
+	}
 }
 
 // tokenState is what the memory holds of a token.
 type tokenState struct {
 	sync.Mutex
+	key      sinks.Key
+	erased   bool
+	erasures int
+	dump     []byte
 	objects  map[string][]byte
 	manifest []result.Receipt
 	record   *privacy.Record
@@ -59,27 +83,39 @@ func factory(b bug) sinktest.Factory {
 }
 
 func newMemory(b bug) *memory {
-	return &memory{bug: b, tokens: map[string]*tokenState{}, second: make(chan struct{})}
+	return &memory{
+		bug: b, tokens: map[string]*tokenState{}, second: make(chan struct{}),
+		checked: newSignal(1), erased: newSignal(2),
+	}
 }
 
 func (m *memory) Open(_ testing.TB, env sinks.Env, faults *sinktest.Faults) sinks.Sink {
 	if m.bug == "has no fault points" {
 		faults = nil
 	}
+	if m.bug == "forgets tombstones" {
+		for _, state := range m.tokens {
+			state.erased = false
+		}
+	}
 	return &memorySink{memory: m, env: env, faults: faults}
 }
 
 func (m *memory) state(p result.Product, token string) *tokenState {
+	return m.stateOf(sinks.KeyOf(p, token))
+}
+
+func (m *memory) stateOf(key sinks.Key) *tokenState {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	key := result.TokenHash(p, token)
+	name := key.Hash
 	if m.bug == "mixes tokens" {
-		key = string(p)
+		name = string(key.Product)
 	}
-	if m.tokens[key] == nil {
-		m.tokens[key] = &tokenState{objects: map[string][]byte{}}
+	if m.tokens[name] == nil {
+		m.tokens[name] = &tokenState{key: key, objects: map[string][]byte{}}
 	}
-	return m.tokens[key]
+	return m.tokens[name]
 }
 
 func (m *memory) Stored(_ testing.TB, p result.Product, token string) sinktest.Stored {
@@ -88,7 +124,10 @@ func (m *memory) Stored(_ testing.TB, p result.Product, token string) sinktest.S
 	defer s.Unlock()
 	stored := sinktest.Stored{
 		Objects: maps.Clone(s.objects), Manifest: slices.Clone(s.manifest), Record: s.record,
-		Messages: slices.Clone(s.messages),
+		Messages: slices.Clone(s.messages), State: fmt.Sprintln("erased:", s.erased, s.erasures), Dump: s.dump,
+	}
+	if !s.erased {
+		stored.State = ""
 	}
 	if m.bug == "counts calls" && m.calls > 1 {
 		stored.State = fmt.Sprint(m.calls)
@@ -177,7 +216,9 @@ func (s *memorySink) Archive(ctx context.Context, r *result.Result) ([]sinks.Rec
 		return nil, err
 	}
 	state := s.state(r.Product, r.Token)
-	state.Lock()
+	if err := s.enter(ctx, state); err != nil {
+		return nil, err
+	}
 	defer state.Unlock()
 	var receipts []sinks.Receipt
 	for _, a := range r.Assets {
@@ -343,8 +384,13 @@ func (s *memorySink) read(ctx context.Context, a result.Asset) ([]byte, error) {
 func (s *memorySink) Record(ctx context.Context, r *result.Result) error {
 	rec := s.protected(r)
 	state := s.state(r.Product, r.Token)
-	state.Lock()
+	if err := s.enter(ctx, state); err != nil {
+		return err
+	}
 	defer state.Unlock()
+	if s.bug == "keeps the person in its dump" {
+		state.dump = fmt.Append(nil, rec.Person.Name.Value)
+	}
 	switch s.bug {
 	case "adds to old rows":
 		if state.record != nil && len(state.record.Attempts) > len(rec.Attempts) {

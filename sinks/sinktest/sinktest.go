@@ -8,6 +8,11 @@
 // holds the sink to its error classes and searches everything that it stored,
 // logged and said for personal values.
 //
+// What a sink can do beyond the least is held to sinks/keeper.go: a sinks.Eraser
+// to Erase, a sinks.Keeper to Keys and Reseal, and those that read back to giving
+// back what they were given. The steps of Erase and Reseal fail, too, by way of the
+// Faults that Destination.Open is given.
+//
 // The package is for tests only. Its results (see Result) may be used by other
 // packages' tests too: the persons in them are invented and their values can be
 // searched for (see Secrets).
@@ -47,8 +52,10 @@ type Destination interface {
 // Stored is what a destination holds of one token.
 type Stored struct {
 	// Objects are all files or objects of the token by their location, as
-	// receipts name it, with their whole content. What a crash left behind
-	// belongs here too, since it must be gone in the end.
+	// receipts name it, with their whole content; the content of a sealed one is
+	// opened, with the policy that Open was given, if it opens. What a crash left
+	// behind belongs here too, since it must be gone in the end. The tombstone of
+	// an erased token does not: it belongs to State.
 	Objects map[string][]byte
 	// Manifest is what the token's manifest lists, in its order: for each asset
 	// the field, location, size and digests. It is nil while there is no manifest.
@@ -132,6 +139,16 @@ var checks = []check{
 	{"WrongContent", wrongContent},
 	{"HostileValues", hostileValues},
 	{"NoPersonalData", noPersonalData},
+	{"Erased", erased},
+	{"EraseWhileDelivering", eraseWhileDelivering},
+	{"EraseAtEveryStep", eraseAtEveryStep},
+	{"EraseCancelledBefore", eraseCancelled},
+	{"EraseNotified", eraseNotified},
+	{"Keys", listsKeys},
+	{"ReadBack", readsBack},
+	{"Resealed", resealed},
+	{"ResealAtEveryStep", resealAtEveryStep},
+	{"List", lists},
 	{"Check", checkHealthy},
 	{"Close", closes},
 }
