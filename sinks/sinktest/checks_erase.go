@@ -24,9 +24,17 @@ func keyOf(r *result.Result) sinks.Key { return sinks.KeyOf(r.Product, r.Token) 
 // erase erases r's token and ends the check if the sink fails.
 func (h *handle) erase(t testing.TB, r *result.Result) {
 	t.Helper()
-	if err := h.Sink.(sinks.Eraser).Erase(t.Context(), keyOf(r)); err != nil {
+	if err := erase(t.Context(), h.Sink, r); err != nil {
 		t.Fatalf("erase a token: %v", err)
 	}
+}
+
+func erase(ctx context.Context, sink sinks.Sink, r *result.Result) error {
+	eraser, ok := sink.(sinks.Eraser)
+	if !ok {
+		return &violation{"another sink opened on the destination is no sinks.Eraser"}
+	}
+	return eraser.Erase(ctx, keyOf(r))
 }
 
 // erased: nothing of an erased token is left but a tombstone, which holds against
@@ -196,7 +204,7 @@ func eraseWhileDelivering(t testing.TB, f Factory) {
 		together(t, calls+erasers, func(i int) error {
 			h := replicas[i%2]
 			if i < erasers {
-				return h.Sink.(sinks.Eraser).Erase(t.Context(), keyOf(r))
+				return erase(t.Context(), h.Sink, r)
 			}
 			_, err := h.deliver(t.Context(), r)
 			var v *violation
@@ -232,7 +240,7 @@ func eraseAtEveryStep(t testing.TB, f Factory) {
 			}
 			when := fmt.Sprintf("after %s at step %d of Erase", modes[mode], n)
 			h, fired, steps := g.failing(t, n, mode, func(ctx context.Context, sink sinks.Sink) error {
-				return sink.(sinks.Eraser).Erase(ctx, keyOf(r))
+				return erase(ctx, sink, r)
 			})
 			if steps == 0 {
 				noFaultPoints(t)

@@ -15,11 +15,21 @@ import (
 	"github.com/faceid-ingest/faceid-ingest/sinks"
 )
 
+// keeper returns the sink, of which the check knows that it is one.
+func (h *handle) keeper(t testing.TB) sinks.Keeper {
+	t.Helper()
+	keeper, ok := h.Sink.(sinks.Keeper)
+	if !ok {
+		t.Fatal("another sink opened on the destination is no sinks.Keeper")
+	}
+	return keeper
+}
+
 // keys collects what Keys lists.
 func (h *handle) keys(t testing.TB, after sinks.Key) []sinks.Key {
 	t.Helper()
 	var all []sinks.Key
-	for key, err := range h.Sink.(sinks.Keeper).Keys(t.Context(), after) {
+	for key, err := range h.keeper(t).Keys(t.Context(), after) {
 		if err != nil {
 			t.Fatalf("Keys: %v", err)
 		}
@@ -52,7 +62,7 @@ func listsKeys(t testing.TB, f Factory) {
 	wantCancelled(t, h.keysError(t))
 
 	erased := want[3]
-	if err := h.Sink.(sinks.Keeper).Erase(t.Context(), erased); err != nil {
+	if err := h.keeper(t).Erase(t.Context(), erased); err != nil {
 		t.Fatalf("erase a token: %v", err)
 	}
 	h.listsExactly(t, slices.Delete(slices.Clone(want), 3, 4))
@@ -86,7 +96,7 @@ func (h *handle) listsExactly(t testing.TB, want []sinks.Key) {
 // stops ends the check unless a list can be left, and begun again.
 func (h *handle) stops(t testing.TB, want []sinks.Key) {
 	t.Helper()
-	list := h.Sink.(sinks.Keeper).Keys(t.Context(), sinks.Key{})
+	list := h.keeper(t).Keys(t.Context(), sinks.Key{})
 	for n := range 3 {
 		var got []sinks.Key
 		for key, err := range list {
@@ -109,7 +119,7 @@ func (h *handle) keysError(t testing.TB) error {
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	var last error
-	for _, err := range h.Sink.(sinks.Keeper).Keys(ctx, sinks.Key{}) {
+	for _, err := range h.keeper(t).Keys(ctx, sinks.Key{}) {
 		if last != nil {
 			t.Fatal("Keys goes on after an error")
 		}
@@ -166,27 +176,27 @@ func (g *rig) readable(t testing.TB, h *handle, r *result.Result, receipts []res
 	if a, ok := h.Sink.(sinks.ArchiveKeeper); ok {
 		manifest, err := a.Manifest(t.Context(), keyOf(r))
 		if err != nil {
-			return fmt.Errorf("Manifest: %w", err)
+			return fmt.Errorf("read the manifest: %w", err)
 		}
 		if receipts != nil && !reflect.DeepEqual(manifest, receipts) {
-			return fmt.Errorf("Manifest differs from the receipts of Archive: %s", firstDifference(mustJSON(manifest), mustJSON(receipts)))
+			return fmt.Errorf("what Manifest says differs from the receipts of Archive: %s", firstDifference(mustJSON(manifest), mustJSON(receipts)))
 		}
 		if len(manifest) != len(r.Assets) {
-			return fmt.Errorf("Manifest has %d receipts for %d assets", len(manifest), len(r.Assets))
+			return fmt.Errorf("what Manifest says has %d receipts for %d assets", len(manifest), len(r.Assets))
 		}
 		for i, asset := range r.Assets {
 			if err := opens(t.Context(), a, keyOf(r), asset, manifest[i]); err != nil {
-				return fmt.Errorf("OpenAsset of asset %d: %w", i, err)
+				return fmt.Errorf("open asset %d: %w", i, err)
 			}
 		}
 	}
 	if rec, ok := h.Sink.(sinks.RecordKeeper); ok {
 		got, err := rec.Get(t.Context(), keyOf(r))
 		if err != nil {
-			return fmt.Errorf("Get: %w", err)
+			return fmt.Errorf("what Get says: %w", err)
 		}
 		if err := g.recorded(r, Stored{Record: got}); err != nil {
-			return fmt.Errorf("Get: %w", err)
+			return fmt.Errorf("what Get says: %w", err)
 		}
 	}
 	return nil
@@ -345,7 +355,7 @@ func (g *rig) resealFailing(t testing.TB, n int, mode faultMode, r *result.Resul
 	when := fmt.Sprintf("after %s at step %d of Reseal", modes[mode], n)
 	changed := false
 	h, fired, steps := g.failing(t, n, mode, func(ctx context.Context, sink sinks.Sink) (err error) {
-		changed, err = sink.(sinks.Keeper).Reseal(ctx, keyOf(r))
+		changed, err = (&handle{Sink: sink}).keeper(t).Reseal(ctx, keyOf(r))
 		return err
 	})
 	if changed && steps == 0 {
@@ -354,7 +364,7 @@ func (g *rig) resealFailing(t testing.TB, n int, mode faultMode, r *result.Resul
 	if err := g.readable(t, h, r, receipts); err != nil {
 		t.Fatalf("%s: %v", when, err)
 	}
-	if _, err := h.Sink.(sinks.Keeper).Reseal(t.Context(), keyOf(r)); err != nil {
+	if _, err := h.keeper(t).Reseal(t.Context(), keyOf(r)); err != nil {
 		t.Fatalf("%s, another Reseal: %v", when, err)
 	}
 	removeOld()
@@ -364,7 +374,7 @@ func (g *rig) resealFailing(t testing.TB, n int, mode faultMode, r *result.Resul
 	if err := g.complete(h, r, g.stored(t, r)); err != nil {
 		t.Fatalf("%s, another Reseal and the removal of the old key: %v", when, err)
 	}
-	if changed, err := h.Sink.(sinks.Keeper).Reseal(t.Context(), keyOf(r)); changed || err != nil {
+	if changed, err := h.keeper(t).Reseal(t.Context(), keyOf(r)); changed || err != nil {
 		t.Fatalf("%s and another, a third Reseal gives %v, %v, want false, nil", when, changed, err)
 	}
 	return fired

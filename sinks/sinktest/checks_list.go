@@ -16,8 +16,8 @@ import (
 
 // listed are results that differ in all that a list can filter.
 func listed() []*result.Result {
-	var all []*result.Result
-	for seed := range 12 {
+	all := make([]*result.Result, 0, 12)
+	for seed := range cap(all) {
 		r := Archived(Result(seed))
 		r.FetchedAt = time.Date(2026, 3, 1, 0, 0, 0, 0, time.UTC).Add(time.Duration(seed*7%12) * 12 * time.Hour)
 		r.Account = []string{"main", "second", "%"}[seed%3]
@@ -105,12 +105,19 @@ func listCases(policy *privacy.Policy) []listCase {
 			IndexField: privacy.Name, Index: policy.Index(privacy.Name, result.NewSensitive("无人")),
 		}, func(*result.Result) bool { return false }},
 	}
-	for f, v := range map[privacy.Field]result.Sensitive{privacy.Name: name.Name, privacy.IDCard: name.IDCard, privacy.Mobile: name.Mobile} {
+	return slices.Concat(cases, indexCases(policy, name, person))
+}
+
+// indexCases look for a person by blind indexes.
+func indexCases(policy *privacy.Policy, p result.Person, has func(*result.Result) bool) []listCase {
+	var cases []listCase //nolint:prealloc // a handful
+	for f, v := range map[privacy.Field]result.Sensitive{privacy.Name: p.Name, privacy.IDCard: p.IDCard, privacy.Mobile: p.Mobile} {
+		filter := sinks.Filter{IndexField: f, Index: policy.Index(f, v)}
+		cases = append(cases, listCase{"Index of " + string(f), filter, has})
+		filter.Product = result.EID
 		cases = append(cases, listCase{
-			"Index of " + string(f), sinks.Filter{IndexField: f, Index: policy.Index(f, v)}, person,
-		}, listCase{
-			"Index of " + string(f) + " and another condition", sinks.Filter{IndexField: f, Index: policy.Index(f, v), Product: result.EID},
-			func(r *result.Result) bool { return person(r) && r.Product == result.EID },
+			"Index of " + string(f) + " and another condition", filter,
+			func(r *result.Result) bool { return has(r) && r.Product == result.EID },
 		})
 	}
 	return cases
@@ -136,7 +143,11 @@ func (h *handle) matches(t testing.TB, all []*result.Result, c listCase) {
 func (h *handle) list(t testing.TB, filter sinks.Filter) []sinks.Summary {
 	t.Helper()
 	var all []sinks.Summary
-	for s, err := range h.Sink.(sinks.RecordKeeper).List(t.Context(), filter) {
+	keeper, ok := h.Sink.(sinks.RecordKeeper)
+	if !ok {
+		t.Fatal("another sink opened on the destination is no sinks.RecordKeeper")
+	}
+	for s, err := range keeper.List(t.Context(), filter) {
 		if err != nil {
 			t.Fatalf("List: %v", err)
 		}

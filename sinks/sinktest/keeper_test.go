@@ -215,7 +215,7 @@ func (s *memorySink) resealed(rec *privacy.Record) (*privacy.Record, bool, error
 	c.Intention.Answers = slices.Clone(c.Intention.Answers)
 	c.Attempts = slices.Clone(c.Attempts)
 	var problem error
-	any := false
+	some := false
 	sinktest.Personal(&c, func(f privacy.Field, position int, stored *privacy.Stored) {
 		if !privacy.IsSealed(stored.Value) || s.bug == "reseals a part" && f == privacy.Answer {
 			return
@@ -224,9 +224,9 @@ func (s *memorySink) resealed(rec *privacy.Record) (*privacy.Record, bool, error
 		value, changed, err := s.env.Policy.Reseal(ref, stored.Value)
 		problem = errors.Join(problem, err)
 		stored.Value = value
-		any = any || changed
+		some = some || changed
 	})
-	return &c, any, problem
+	return &c, some, problem
 }
 
 func (s *memorySink) Manifest(ctx context.Context, key sinks.Key) ([]sinks.Receipt, error) {
