@@ -114,6 +114,9 @@ func newPolicy(t testing.TB) *privacy.Policy {
 }
 
 func (c *cloud) env() sinks.Env {
+	if c.keyring == nil {
+		return sinks.Env{Name: "media", Log: slog.New(slog.DiscardHandler)}
+	}
 	return sinks.Env{Name: "media", Policy: c.keyring, Log: slog.New(slog.DiscardHandler)}
 }
 
@@ -301,4 +304,16 @@ func must(t testing.TB, err error) {
 	}
 	t.Helper()
 	t.Fatal(err)
+}
+
+// plainPolicy stores every value plainly and has no keyring.
+func plainPolicy(t testing.TB) *privacy.Policy {
+	t.Helper()
+	cfg := privacy.DefaultConfig()
+	for _, f := range privacy.Fields() {
+		cfg.Fields[f] = privacy.Plain
+	}
+	policy, err := privacy.NewPolicy(cfg, nil)
+	must(t, err)
+	return policy
 }
