@@ -75,3 +75,10 @@ func ParseIndex(b []byte, key sinks.Key) (Place, bool, error) {
 func ParseManifest(b []byte, bucket string, key sinks.Key, p Place) (*Manifest, error) {
 	return parseManifest(b, bucket, index{Version: indexVersion, Product: key.Product, TokenHash: key.Hash, place: p})
 }
+
+// PartSizeFor is the size of the parts of a large asset, with parts of a MiB
+// configured.
+func PartSizeFor(size int64) int64 {
+	s := &Sink{cfg: Config{PartSize: minPart}}
+	return s.planFor(size).partSize
+}
