@@ -40,7 +40,8 @@ func (c *Config) check(wrong report) {
 	if c.Spool.Quota < 1 {
 		wrong("spool.quota", "must be more than 0")
 	}
-	checkPrivacy(c.Privacy, wrong)
+	checkPrivacy(c.Privacy.Config, wrong)
+	c.Privacy.KMS.check("privacy.kms", wrong)
 	c.checkSinks(wrong)
 	if _, _, err := net.SplitHostPort(c.HTTP.Admin); c.HTTP.Admin != "" && err != nil {
 		wrong("http.admin", "must be an address and port such as 127.0.0.1:9464")
@@ -193,6 +194,19 @@ func checkPrivacy(c privacy.Config, wrong report) {
 			continue
 		}
 		wrong("privacy", "%s", err)
+	}
+}
+
+func (k KeyringKMS) check(path string, wrong report) {
+	checkEndpoint(path+".endpoint", k.Endpoint, "https://kms.tencentcloudapi.com", wrong)
+	if !region.MatchString(k.Region) {
+		wrong(path+".region", "must be a region such as ap-guangzhou")
+	}
+	used := k.KeyID != ""
+	oneSecret(path, "secret_id", k.SecretID, k.SecretIDFile, used, wrong)
+	oneSecret(path, "secret_key", k.SecretKey, k.SecretKeyFile, used, wrong)
+	if !used && (k.SecretID != "" || k.SecretIDFile != "" || k.SecretKey != "" || k.SecretKeyFile != "") {
+		wrong(path, "has credentials, but no key_id")
 	}
 }
 

@@ -30,7 +30,7 @@ type Config struct {
 	Worker   Worker    `yaml:"worker"`
 	Spool    Spool     `yaml:"spool"`
 	// Privacy says how personal fields are stored.
-	Privacy privacy.Config `yaml:"privacy"`
+	Privacy Privacy `yaml:"privacy"`
 	// Sinks are the destinations, called in this order.
 	Sinks []Sink `yaml:"sinks"`
 	HTTP  HTTP   `yaml:"http"`
@@ -168,6 +168,30 @@ type Spool struct {
 	Quota Size `yaml:"quota"`
 }
 
+// Privacy is the policy of personal fields and media, and what wraps its keyring.
+type Privacy struct {
+	privacy.Config `yaml:",inline"`
+	// KMS wraps the keyring file; without a key_id the file is in clear.
+	KMS KeyringKMS `yaml:"kms"`
+}
+
+// KeyringKMS is a key of Tencent KMS, without which a copy of the keyring file is
+// of no use.
+type KeyringKMS struct {
+	// KeyID is the id of a symmetric customer master key.
+	KeyID string `yaml:"key_id"`
+	// Endpoint is the URL of KMS. Default https://kms.tencentcloudapi.com.
+	Endpoint string `yaml:"endpoint"`
+	// Region is the key's. Default ap-guangzhou.
+	Region string `yaml:"region"`
+	// SecretID and SecretKey are of a CAM user that may call kms:Encrypt and
+	// kms:Decrypt with the key.
+	SecretID      Secret `yaml:"secret_id"`
+	SecretIDFile  string `yaml:"secret_id_file"`
+	SecretKey     Secret `yaml:"secret_key"`
+	SecretKeyFile string `yaml:"secret_key_file"`
+}
+
 // Sink is one destination.
 type Sink struct {
 	// Name is used in metrics and receipts: a-z, 0-9 and "-".
@@ -203,10 +227,13 @@ func Default() *Config {
 			Slots: 32, AckWait: Duration(60e9), MaxResponse: 256 << 20,
 			Timeout: Duration(60e9), ShutdownGrace: Duration(30e9),
 		},
-		Spool:   Spool{Memory: 256 << 10, Quota: 4 << 30},
-		Privacy: privacy.DefaultConfig(),
-		HTTP:    HTTP{Admin: "127.0.0.1:9464"},
-		Log:     Log{Level: "info", Format: "auto"},
+		Spool: Spool{Memory: 256 << 10, Quota: 4 << 30},
+		Privacy: Privacy{
+			Config: privacy.DefaultConfig(),
+			KMS:    KeyringKMS{Endpoint: "https://kms.tencentcloudapi.com", Region: "ap-guangzhou"},
+		},
+		HTTP: HTTP{Admin: "127.0.0.1:9464"},
+		Log:  Log{Level: "info", Format: "auto"},
 	}
 	for _, s := range []struct{ name, typ string }{{"media", "dir"}, {"records", "sqlite"}} {
 		if sink, ok := sinks.NewConfig(s.typ); ok {
@@ -243,6 +270,15 @@ func (a Account) Credential() (id, key, token string, err error) {
 		return "", "", "", err
 	}
 	return id, key, token, nil
+}
+
+// Credential returns what signs requests to KMS; files are read on every call.
+func (k KeyringKMS) Credential() (id, key string, err error) {
+	if id, err = secret("privacy.kms.secret_id", k.SecretID, k.SecretIDFile); err != nil {
+		return "", "", err
+	}
+	key, err = secret("privacy.kms.secret_key", k.SecretKey, k.SecretKeyFile)
+	return id, key, err
 }
 
 // ReadPassword returns the password of User, or "" if there is none.

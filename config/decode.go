@@ -3,6 +3,7 @@ package config
 import (
 	"encoding"
 	"fmt"
+	"maps"
 	"reflect"
 	"sort"
 	"strconv"
@@ -156,12 +157,18 @@ func (d *decoder) members(n ast.Node, path string) ([]*ast.MappingValueNode, boo
 	}
 }
 
-// fields returns the settable fields of a struct by their keys.
+// fields returns the settable fields of a struct by their keys, with those of
+// structs that are inline.
 func fields(v reflect.Value) (map[string]reflect.Value, []string) {
 	byKey := map[string]reflect.Value{}
 	var keys []string
 	for i := range v.NumField() {
-		key, _, _ := strings.Cut(v.Type().Field(i).Tag.Get("yaml"), ",")
+		key, how, _ := strings.Cut(v.Type().Field(i).Tag.Get("yaml"), ",")
+		if how == "inline" {
+			more, names := fields(v.Field(i))
+			maps.Copy(byKey, more)
+			keys = append(keys, names...)
+		}
 		if key == "" || key == "-" {
 			continue
 		}

@@ -126,7 +126,7 @@ func openPolicy(cfg *config.Config) (*privacy.Policy, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open the keyring (privacy.keyring_file): %w", err)
 	}
-	return privacy.NewPolicy(cfg.Privacy, keys)
+	return privacy.NewPolicy(cfg.Privacy.Config, keys)
 }
 
 func openSpool(cfg *config.Config) (*spool.Spool, error) {
