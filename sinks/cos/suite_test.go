@@ -39,22 +39,26 @@ const (
 )
 
 func TestSuite(t *testing.T) {
+	t.Parallel()
 	sinktest.Run(t, factory(func(*cos.Config) {}))
 }
 
 func TestSuiteReferenceSealed(t *testing.T) {
+	t.Parallel()
 	sinktest.Run(t, factory(func(c *cos.Config) { c.Mode, c.Seal = "reference", true }))
 }
 
 // Everything sealed, and in parts of a MiB, which only the large assets have more
 // than one of.
 func TestSuitePullSealedInParts(t *testing.T) {
+	t.Parallel()
 	sinktest.Run(t, factory(func(c *cos.Config) {
 		c.Mode, c.Seal, c.SinglePutLimit, c.PartSize = "pull", true, 1<<20, 1<<20
 	}))
 }
 
 func TestSuiteVersioned(t *testing.T) {
+	t.Parallel()
 	f := factory(func(*cos.Config) {})
 	f.New = func(t testing.TB) sinktest.Destination {
 		return newCloud(t, costest.BucketOptions{Versioned: true}, func(*cos.Config) {})

@@ -12,6 +12,9 @@ import (
 
 var ecma = crc64.MakeTable(crc64.ECMA)
 
+// smallBody is the size up to which bodies are kept in any case, in bytes.
+const smallBody = 64 << 10
+
 // blob is a body: its digests and, if they are kept, its bytes in pieces, so that
 // parts become an object without being copied.
 type blob struct {

@@ -62,7 +62,7 @@ func (c *call) uploadPart() *failure {
 	if err != nil || number < 1 || number > 10_000 {
 		return badRequest("InvalidArgument", "the part number is not valid")
 	}
-	body, f := c.read(c.server.options.DigestsOnly)
+	body, f := c.read(c.server.options.DigestsOnly && c.r.ContentLength > smallBody)
 	if f != nil {
 		return f
 	}

@@ -159,7 +159,7 @@ func (c *call) putObject() *failure {
 	if f != nil {
 		return f
 	}
-	body, f := c.read(c.server.options.DigestsOnly)
+	body, f := c.read(c.server.options.DigestsOnly && c.r.ContentLength > smallBody)
 	if f != nil {
 		return f
 	}

@@ -30,8 +30,9 @@ import (
 
 // Options says how a server behaves; the zero value is COS as it usually is.
 type Options struct {
-	// DigestsOnly keeps size and digests of bodies and drops their bytes, for
-	// tests of uploads larger than memory. A GET of such an object fails.
+	// DigestsOnly keeps size and digests of bodies of more than 64 KiB and drops
+	// their bytes, for tests of uploads larger than memory. A GET of such an object
+	// fails.
 	DigestsOnly bool
 	// Now is the server's clock; nil is time.Now.
 	Now func() time.Time
