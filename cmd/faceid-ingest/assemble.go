@@ -23,8 +23,12 @@ import (
 	"github.com/faceid-ingest/faceid-ingest/sinks"
 
 	// The kinds of sink this binary knows.
+	_ "github.com/faceid-ingest/faceid-ingest/sinks/cos"
 	_ "github.com/faceid-ingest/faceid-ingest/sinks/dir"
+	_ "github.com/faceid-ingest/faceid-ingest/sinks/kafka"
+	_ "github.com/faceid-ingest/faceid-ingest/sinks/natsmsg"
 	_ "github.com/faceid-ingest/faceid-ingest/sinks/sqldb"
+	_ "github.com/faceid-ingest/faceid-ingest/sinks/webhook"
 )
 
 // newLogger returns the process's logger, which writes to w: JSON for machines,
