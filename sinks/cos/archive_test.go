@@ -292,6 +292,35 @@ func TestRetention(t *testing.T) {
 	must(t, sink.Check(t.Context()))
 }
 
+// Replicas that store and lock the same objects at the same time do not take each
+// other's locks for refusals.
+func TestLockedByAnotherReplica(t *testing.T) {
+	t.Parallel()
+	for _, seal := range []bool{true, false} {
+		c := newCloud(t, costest.BucketOptions{ObjectLock: true}, func(c *cos.Config) {
+			c.Retention = cos.Retention{Mode: "compliance", Days: 30}
+			if seal {
+				c.Mode, c.Seal = "pull", true
+			}
+		})
+		replicas := []sinks.ArchiveKeeper{c.open(t, cos.Edges{}), c.open(t, cos.Edges{})}
+		for seed := range 5 {
+			errs := make(chan error)
+			for i := range 8 {
+				go func() {
+					_, err := replicas[i%2].Archive(t.Context(), sinktest.Result(seed))
+					errs <- err
+				}()
+			}
+			for range 8 {
+				if err := <-errs; err != nil {
+					t.Errorf("sealed %v: %v", seal, err)
+				}
+			}
+		}
+	}
+}
+
 // Of a token that was left where FaceID put it, Erase removes what is there.
 func TestEraseReferenced(t *testing.T) {
 	t.Parallel()

@@ -45,33 +45,48 @@ func (t *token) copyForeign(ctx context.Context, from *bucket, source string, wa
 	}
 	to := t.sink.archive
 	_, key, _ := split(e.Location)
-	if !t.fresh {
-		there, err := to.head(ctx, key)
-		if err != nil && !errors.Is(err, errNoObject) {
+	if !t.fresh && want.crc != "" {
+		same, err := t.holds(ctx, key, want)
+		if err != nil {
 			return err
 		}
-		if err == nil && want.crc != "" && there.size == want.size && there.crc == want.crc {
+		if same {
 			return t.retain(ctx, key)
 		}
 	}
 	err := to.copyFrom(ctx, key, from, source, t.sink.headers(object{
 		tokenHash: t.TokenHash, field: e.Field, contentType: mediaType(e.ContentType),
 	}))
+	if errors.Is(err, errForbidden) && want.crc != "" {
+		if same, headErr := t.holds(ctx, key, want); headErr == nil && same {
+			return nil // another replica was faster, and has locked it
+		}
+		return to.whyLocked(ctx, key, "", err)
+	}
 	if errors.Is(err, errNoObject) {
 		return fmt.Errorf("%w; it is not there any more", err)
 	}
 	if err != nil {
-		return to.whyLocked(ctx, key, "", err)
+		return err
 	}
-	there, err := to.head(ctx, key)
+	same, err := t.holds(ctx, key, want)
 	if err != nil {
 		return err
 	}
-	if there.size != want.size || want.crc != "" && there.crc != want.crc {
+	if !same {
 		return fmt.Errorf("%s: the copy differs from what was copied", to)
 	}
-	e.CRC64 = there.crc
 	return t.retain(ctx, key)
+}
+
+// holds tells whether an object of this size and CRC-64, as far as COS knows the
+// latter, is under a key.
+func (t *token) holds(ctx context.Context, key string, want stat) (bool, error) {
+	there, err := t.sink.archive.head(ctx, key)
+	if errors.Is(err, errNoObject) {
+		return false, nil
+	}
+	return err == nil && there.size == want.size && (want.crc == "" || there.crc == want.crc), err
 }
 
 // pull takes an object through this process.

@@ -242,7 +242,7 @@ func (s *Server) Body(bucket, key string) ([]byte, bool) {
 func (s *Server) Uploads(bucket string) []string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	var keys []string
+	keys := make([]string, 0, len(s.buckets[bucket].uploads))
 	for _, u := range s.buckets[bucket].uploads {
 		keys = append(keys, u.key)
 	}
