@@ -205,10 +205,11 @@ func (s *Sink) Check(ctx context.Context) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	limited, cancel := context.WithTimeout(ctx, min(checkWait, s.deliverWait))
+	wait := min(checkWait, s.deliverWait)
+	limited, cancel := context.WithTimeout(ctx, wait)
 	defer cancel()
 	if err := s.askTopic(limited); err != nil {
-		return s.explain(ctx, err)
+		return s.explain(ctx, wait, err)
 	}
 	return nil
 }
@@ -272,7 +273,7 @@ func (s *Sink) send(ctx context.Context, m notice.Message) error {
 		err = s.sendAmong(limited, m, everybody)
 	}
 	if err != nil {
-		return s.explain(ctx, err)
+		return s.explain(ctx, s.deliverWait, err)
 	}
 	return nil
 }

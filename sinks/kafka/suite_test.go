@@ -280,7 +280,7 @@ func withConfigs(wrong func(*kafka.Config)) provoke {
 		wrong(&bad)
 		sink := &restarted{Sink: open(t, &bad, env, patience)}
 		return sinktest.Troubled{Sink: sink, Heal: func() {
-			must(t, sink.Sink.Close(context.WithoutCancel(t.Context())))
+			must(t, sink.Close(context.WithoutCancel(t.Context())))
 			sink.Sink = open(t, right, env, plenty)
 		}}
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"time"
 
 	"github.com/twmb/franz-go/pkg/kerr"
 	"golang.org/x/sys/unix"
@@ -14,14 +15,14 @@ import (
 )
 
 // explain says what is wrong and what to do about it. ctx is the caller's, without
-// the sink's own timeout.
-func (s *Sink) explain(ctx context.Context, err error) error {
+// the sink's own timeout, which is wait.
+func (s *Sink) explain(ctx context.Context, wait time.Duration, err error) error {
 	at := "kafka topic " + s.topic
 	if ctx.Err() != nil {
 		return fmt.Errorf("%s: %w", at, ctx.Err())
 	}
 	if errors.Is(err, context.DeadlineExceeded) {
-		return s.explainTimeout(at, err)
+		return s.explainTimeout(at, wait, err)
 	}
 	hint := hintOf(err)
 	if hint == "" {
@@ -35,16 +36,16 @@ func (s *Sink) explain(ctx context.Context, err error) error {
 }
 
 // explainTimeout says why the client kept trying.
-func (s *Sink) explainTimeout(at string, err error) error {
+func (s *Sink) explainTimeout(at string, wait time.Duration, err error) error {
 	cause := s.trouble.last()
 	if cause == nil {
 		return fmt.Errorf("%s: no acknowledgement within %s: look at the brokers, "+
-			"and whether enough replicas are in sync (min.insync.replicas): %w", at, s.deliverWait, err)
+			"and whether enough replicas are in sync (min.insync.replicas): %w", at, wait, err)
 	}
 	if hint := hintOf(cause); hint != "" {
-		return fmt.Errorf("%s: gave up after %s: %s: %w", at, s.deliverWait, hint, cause)
+		return fmt.Errorf("%s: gave up after %s: %s: %w", at, wait, hint, cause)
 	}
-	return fmt.Errorf("%s: gave up after %s: %w", at, s.deliverWait, cause)
+	return fmt.Errorf("%s: gave up after %s: %w", at, wait, cause)
 }
 
 // hints say what to do about what brokers answer.

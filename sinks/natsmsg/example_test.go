@@ -80,5 +80,5 @@ func Example() {
 	fmt.Println(msg.Headers().Get("Nats-Msg-Id"), msg.Headers().Get("Content-Type"))
 	// Output:
 	// faceid.results.main.enhanced.cccc7749e11480f4ef294dd8b17a3ca6
-	// cccc7749e11480f4ef294dd8b17a3ca6 application/cloudevents+json
+	// bus:cccc7749e11480f4ef294dd8b17a3ca6 application/cloudevents+json
 }

@@ -3,11 +3,13 @@
 // In goes a result that is stored; out goes one JetStream message whose body is the
 // message of package notice, on a subject made from a template, with the headers
 //
-//	Nats-Msg-Id:  the message's id, the same each time it is sent
+//	Nats-Msg-Id:  the sink's name and the message's id, the same each time it is sent
 //	Content-Type: application/cloudevents+json
 //
-// The sink returns when a stream has acknowledged the message. The stream drops a
-// repetition within its duplicate window by the id; a consumer drops later ones.
+// The sink returns when a stream has acknowledged the message. Within its duplicate
+// window the stream drops whatever comes with an id that it has had, even if the
+// answer about the token has changed; a consumer drops later repetitions by the
+// event's own id.
 //
 // The template may hold {account}, {product} and {token_hash}, each as a whole part
 // of the subject between dots. An account or product that cannot be such a part (no
@@ -200,7 +202,8 @@ func (s *Sink) Notify(ctx context.Context, r *result.Result) error {
 		return err
 	}
 	msg := newMsg(s.subject.of(r.Account, r.Product, m.TokenHash), m)
-	msg.Header.Set(nats.MsgIdHdr, m.ID)
+	// Another sink may publish other messages of the token into the same stream.
+	msg.Header.Set(nats.MsgIdHdr, s.name+":"+m.ID)
 	return s.send(ctx, msg)
 }
 

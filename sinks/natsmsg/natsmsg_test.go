@@ -62,7 +62,7 @@ func TestMessage(t *testing.T) {
 		t.Fatalf("the stream holds %d messages, want the repetitions dropped", len(messages))
 	}
 	msg := messages[0]
-	if msg.Subject != s.name+".enhanced.main."+r.TokenHash() || msg.Header.Get("Nats-Msg-Id") != r.TokenHash() ||
+	if msg.Subject != s.name+".enhanced.main."+r.TokenHash() || msg.Header.Get("Nats-Msg-Id") != "bus:"+r.TokenHash() ||
 		msg.Header.Get("Content-Type") != "application/cloudevents+json" {
 		t.Errorf("got %s, %v", msg.Subject, msg.Header)
 	}
@@ -72,6 +72,19 @@ func TestMessage(t *testing.T) {
 	must(t, json.Unmarshal(event.Data, &data))
 	if event.Type != notice.TypeStored || data.Token != r.Token || data.Personal[privacy.Mobile][0].Value == "" {
 		t.Errorf("got %s, %+v", event.Type, data)
+	}
+}
+
+// Sinks that share a stream do not drop each other's messages.
+func TestTwoSinksOnOneStream(t *testing.T) {
+	s := newStream(t, start(t, server.Options{}))
+	for _, name := range []string{"risk", "crm"} {
+		e, c := env(t), s.config()
+		e.Name, c.Subject = name, s.name+"."+name
+		notify(t, opened(t, c, e), sinktest.Result(0))
+	}
+	if n := len(s.messages(t)); n != 2 {
+		t.Errorf("%d messages", n)
 	}
 }
 

@@ -103,7 +103,7 @@ func apiHint(err error) string {
 	case codeResources:
 		return "the server is out of storage: raise its limits or free some space"
 	case jetstream.JSErrCodeStreamNameInUse:
-		return "a stream of this name takes other subjects: choose another create_stream, or add the subject to it"
+		return "a stream of this name is there and does not take the subject: add the subject to it, or choose another create_stream"
 	}
 	return ""
 }

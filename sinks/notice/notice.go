@@ -128,7 +128,7 @@ type Erasure struct {
 }
 
 // OfResult returns the message about a stored result, with the personal values of
-// the given fields. It does not change r.
+// the given fields, which must be valid. It does not change r.
 func OfResult(policy *privacy.Policy, r *result.Result, fields Fields) (Message, error) {
 	bare := *r
 	bare.Raw = result.Sensitive{} // never sent, so that it need not be sealed

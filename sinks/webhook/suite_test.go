@@ -163,7 +163,7 @@ func troubles() []sinktest.Trouble {
 		{
 			Name: "nobody listens", Class: sinks.ClassTransient, CheckFails: true,
 			Words: []string{"https://127.0.0.1:", "nobody listens there"},
-			Provoke: withReceiver(func(t testing.TB, r *receiver, _ *webhook.Config) func() {
+			Provoke: withReceiver(func(_ testing.TB, r *receiver, _ *webhook.Config) func() {
 				address := r.server.Listener.Addr().String()
 				r.server.Close()
 				return func() { r.restart(address) }

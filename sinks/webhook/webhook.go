@@ -105,7 +105,7 @@ func (c *Config) Open(_ context.Context, env sinks.Env) (sinks.Sink, error) {
 	}
 	s.client = &http.Client{
 		Transport: &http.Transport{
-			DialContext: s.dialer.DialContext, TLSClientConfig: settings, ForceAttemptHTTP2: true,
+			DialContext: s.dialer.DialContext, TLSClientConfig: settings.Clone(), ForceAttemptHTTP2: true,
 			MaxIdleConnsPerHost: idleConnections, IdleConnTimeout: idleTimeout,
 			MaxResponseHeaderBytes: maxAnswerHeader, DisableCompression: true,
 		},

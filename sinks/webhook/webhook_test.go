@@ -19,6 +19,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -63,6 +64,22 @@ func TestRequest(t *testing.T) {
 	if event.Type != notice.TypeStored || data.Token != r.Token || data.Personal[privacy.Mobile][0].Value == "" {
 		t.Errorf("got %s, %+v", event.Type, data)
 	}
+}
+
+// Calls do not disturb each other, the very first ones of a sink least of all.
+func TestChecksBesideNotifications(t *testing.T) {
+	rec := newReceiver(t)
+	sink := open(t, rec.config(), env(t))
+	defer func() { must(t, sink.Close(t.Context())) }()
+	var group sync.WaitGroup
+	for i := range 8 {
+		group.Go(func() {
+			if err := errors.Join(sink.Check(t.Context()), sink.(sinks.Notifier).Notify(t.Context(), sinktest.Result(i))); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	group.Wait()
 }
 
 func TestErase(t *testing.T) {
