@@ -8,11 +8,13 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/url"
 	"os"
 	"path/filepath"
 	"regexp"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 
 	"go.uber.org/goleak"
@@ -37,23 +39,26 @@ type system struct {
 	fresh func(t testing.TB) (cfg sinks.Config, source string)
 	// argument is the placeholder of a first argument.
 	argument string
+	// duplicate makes a database like one that nobody uses, which is faster than
+	// migrating an empty one; nil where it is not.
+	duplicate func(t testing.TB, source string) (cfg sinks.Config, copied string)
 }
 
 var (
 	sqliteDB = system{"sqlite", "sqlite", func(t testing.TB) (sinks.Config, string) {
 		path := filepath.Join(t.TempDir(), "faceid.db")
 		return &sqldb.SQLite{Path: path}, path
-	}, "?"}
+	}, "?", duplicateFile}
 
 	postgresDB = system{"postgres", "pgx", func(t testing.TB) (sinks.Config, string) {
 		url := dbtest.StartPostgres(t)
 		return &sqldb.Postgres{URL: sqldb.Secret(url), MaxConnections: 8}, url
-	}, "$1"}
+	}, "$1", duplicatePostgres}
 
 	mariaDB = system{"mariadb", "mysql", func(t testing.TB) (sinks.Config, string) {
 		dsn := dbtest.StartMariaDB(t)
 		return &sqldb.MySQL{DSN: sqldb.Secret(dsn), MaxConnections: 8}, dsn
-	}, "?"}
+	}, "?", nil}
 
 	systems = []system{sqliteDB, postgresDB, mariaDB}
 )
@@ -78,9 +83,14 @@ type database struct {
 // newDatabase makes an empty database, with the tables of faceid-ingest.
 func newDatabase(t testing.TB, s system) *database {
 	t.Helper()
-	d := &database{system: s}
-	var source string
-	d.cfg, source = s.fresh(t)
+	cfg, source := s.fresh(t)
+	return newDatabaseAt(t, s, cfg, source)
+}
+
+// newDatabaseAt is a database that is there.
+func newDatabaseAt(t testing.TB, s system, cfg sinks.Config, source string) *database {
+	t.Helper()
+	d := &database{system: s, cfg: cfg}
 	d.reader = d.open(t, sinks.Env{Name: "reader"})
 	var err error
 	d.raw, err = sql.Open(s.driver, source)
@@ -172,12 +182,20 @@ var sealed = regexp.MustCompile(`seal:v1:[0-9a-f]{8}:[A-Za-z0-9_-]+`)
 // printed is a value for people; a long one is its digest, but for sealed ones,
 // which are never the same.
 func printed(v any) string {
-	text := fmt.Sprint(v)
-	if b, ok := v.([]byte); ok {
-		text = string(b)
+	var text string
+	switch v := v.(type) {
+	case string:
+		text = v
+	case []byte:
+		text = string(v)
+	default:
+		text = fmt.Sprint(v)
 	}
 	if len(text) > 1000 {
-		return fmt.Sprintf("%x", sha256.Sum256(sealed.ReplaceAll([]byte(text), nil)))
+		if strings.Contains(text, "seal:") {
+			text = sealed.ReplaceAllString(text, "")
+		}
+		return fmt.Sprintf("%x", sha256.Sum256([]byte(text)))
 	}
 	return fmt.Sprintf("%q", text)
 }
@@ -229,11 +247,64 @@ type pool struct {
 	system
 	// owner is the test that the databases live for.
 	owner testing.TB
+	// model is what a database is a duplicate of; empty where that does not pay.
+	model string
 	mu    sync.Mutex
 	idle  []*database
 }
 
-func newPool(t testing.TB, s system) *pool { return &pool{system: s, owner: t} }
+func newPool(t testing.TB, s system) *pool {
+	t.Helper()
+	p := &pool{system: s, owner: t}
+	if s.duplicate != nil {
+		cfg, source := s.fresh(t)
+		sink, err := cfg.Open(t.Context(), sinks.Env{Name: "model"})
+		must(t, err)
+		must(t, sink.Close(t.Context()))
+		p.model = source
+	}
+	return p
+}
+
+func (p *pool) add(t testing.TB) *database {
+	t.Helper()
+	if p.model == "" {
+		return newDatabase(p.owner, p.system)
+	}
+	cfg, source := p.duplicate(p.owner, p.model)
+	return newDatabaseAt(p.owner, p.system, cfg, source)
+}
+
+func duplicateFile(t testing.TB, source string) (sinks.Config, string) {
+	t.Helper()
+	b, err := os.ReadFile(source)
+	must(t, err)
+	path := filepath.Join(t.TempDir(), "faceid.db")
+	must(t, os.WriteFile(path, b, 0o600))
+	return &sqldb.SQLite{Path: path}, path
+}
+
+// duplicatePostgres makes a database out of another, from within a third.
+func duplicatePostgres(t testing.TB, source string) (sinks.Config, string) {
+	t.Helper()
+	u, err := url.Parse(source)
+	must(t, err)
+	original := strings.TrimPrefix(u.Path, "/")
+	name := fmt.Sprintf("%s_copy_%d", original, copies.Add(1))
+	u.Path = "/postgres"
+	admin, err := sql.Open("pgx", u.String())
+	must(t, err)
+	_, err = admin.ExecContext(t.Context(), "CREATE DATABASE "+name+" TEMPLATE "+original)
+	must(t, err)
+	t.Cleanup(func() {
+		_, err := admin.ExecContext(context.WithoutCancel(t.Context()), "DROP DATABASE "+name+" WITH (FORCE)")
+		must(t, errors.Join(err, admin.Close()))
+	})
+	u.Path = "/" + name
+	return &sqldb.Postgres{URL: sqldb.Secret(u.String()), MaxConnections: 8}, u.String()
+}
+
+var copies atomic.Int64
 
 // take returns an empty database until the test ends.
 func (p *pool) take(t testing.TB) *database {
@@ -241,7 +312,7 @@ func (p *pool) take(t testing.TB) *database {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if len(p.idle) == 0 {
-		p.idle = append(p.idle, newDatabase(p.owner, p.system))
+		p.idle = append(p.idle, p.add(t))
 	}
 	d := p.idle[len(p.idle)-1]
 	p.idle = p.idle[:len(p.idle)-1]

@@ -14,7 +14,10 @@ func TestSQLiteSuite(t *testing.T)   { suite(t, sqliteDB, sqliteTroubles()) }
 func TestPostgresSuite(t *testing.T) { suite(t, postgresDB, postgresTroubles()) }
 func TestMariaDBSuite(t *testing.T)  { suite(t, mariaDB, mariadbTroubles()) }
 
+// suite runs beside the suites of the other systems, each of which sets its own
+// server's settings.
 func suite(t *testing.T, s system, troubles []sinktest.Trouble) {
+	t.Parallel()
 	p := newPool(t, s)
 	sinktest.Run(t, sinktest.Factory{
 		New:      func(t testing.TB) sinktest.Destination { return p.take(t) },

@@ -94,7 +94,7 @@ func mariadbCommand(s *server) ([]string, error) {
 		binary, "--no-defaults", "--datadir=" + s.path("data"), "--socket=" + s.path("socket"),
 		"--bind-address=127.0.0.1", "--port=" + strconv.Itoa(s.port), "--init-file=" + s.path("accounts.sql"),
 		"--innodb-flush-method=nosync", "--innodb-buffer-pool-size=128M", "--innodb-log-file-size=256M",
-		"--max-connections=200", "--skip-name-resolve", "--performance-schema=off",
+		"--max-connections=500", "--skip-name-resolve", "--performance-schema=off",
 		"--character-set-server=latin1", "--collation-server=latin1_swedish_ci",
 		"--sql-mode=", "--default-time-zone=+08:00",
 		"--ssl-ca=" + s.path(caName), "--ssl-cert=" + s.path(certificateName), "--ssl-key=" + s.path(keyName),

@@ -82,7 +82,7 @@ func preparePostgres(ctx context.Context, s *server, as *syscall.SysProcAttr) er
 		return err
 	}
 	if err := tool(ctx, as, s.folder, initdb, "-D", s.path("data"), "-U", "postgres", "--no-sync",
-		"-E", "UTF8", "--locale=C.UTF-8", "-A", "scram-sha-256", "--pwfile", superuser); err != nil {
+		"-E", "UTF8", "--locale=C.UTF-8", "-A", "md5", "--pwfile", superuser); err != nil {
 		return err
 	}
 	binary, err := program("postgres", postgresPrograms)
@@ -95,16 +95,16 @@ func preparePostgres(ctx context.Context, s *server, as *syscall.SysProcAttr) er
 	if err := os.WriteFile(sql, []byte(text), 0o644); err != nil { //nolint:gosec // the folder is closed
 		return err
 	}
-	return tool(ctx, as, s.folder, "/bin/sh", "-c", `"$1" --single -F -D "$2" postgres <"$3"`, "sh", binary, s.path("data"), sql)
+	return tool(ctx, as, s.folder, "/bin/sh", "-c", `"$1" --single -F -c password_encryption=md5 -D "$2" postgres <"$3"`, "sh", binary, s.path("data"), sql)
 }
 
 func postgresCommand(s *server) ([]string, error) {
 	binary, err := program("postgres", postgresPrograms)
 	command := []string{binary, "-D", s.path("data"), "-p", strconv.Itoa(s.port), "-k", "", "-h", "127.0.0.1"}
 	for _, setting := range []string{
-		"fsync=off", "full_page_writes=off", "wal_level=minimal", "max_wal_senders=0", "max_connections=200",
+		"fsync=off", "full_page_writes=off", "wal_level=minimal", "max_wal_senders=0", "max_connections=500",
 		"shared_buffers=64MB", "autovacuum=off", "jit=off", "TimeZone=Asia/Shanghai",
-		"ssl=on", "ssl_cert_file=" + s.path(certificateName), "ssl_key_file=" + s.path(keyName),
+		"password_encryption=md5", "ssl=on", "ssl_cert_file=" + s.path(certificateName), "ssl_key_file=" + s.path(keyName),
 	} {
 		command = append(command, "-c", setting)
 	}
