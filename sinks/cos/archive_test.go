@@ -417,6 +417,23 @@ func TestForeignIndex(t *testing.T) {
 	}
 }
 
+func TestCheckLeavesNothing(t *testing.T) {
+	t.Parallel()
+	for _, versioned := range []bool{true, false} {
+		c := newCloud(t, costest.BucketOptions{Versioned: versioned}, func(*cos.Config) {})
+		sink := c.open(t, cos.Edges{})
+		must(t, sink.Check(t.Context()))
+		if n := c.server.Versions(archiveBucket); n != 0 {
+			t.Errorf("versioned %v: %d versions of objects are left", versioned, n)
+		}
+		heal := c.forbid("DeleteObject")
+		if err := sink.Check(t.Context()); err == nil || !strings.Contains(err.Error(), "name/cos:DeleteObject") {
+			t.Errorf("%v", err)
+		}
+		heal()
+	}
+}
+
 // Keys of more tokens than a page of a listing has.
 func TestManyKeys(t *testing.T) {
 	t.Parallel()

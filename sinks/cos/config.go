@@ -50,8 +50,12 @@ type Config struct {
 	// them server side, "reference" leaves them where they are, "pull" takes them
 	// through this process. Default copy.
 	Mode string `yaml:"mode"`
-	// Key is the template of object keys; see parseTemplate. Default
-	// "{date}/{product}/{token_hash}/{field}.{ext}".
+	// Key is the template of object keys, of letters, digits, "/_.=-" and {date} (the
+	// UTC day on which the token's first result was fetched), {year}, {month}, {day},
+	// {product}, {account}, {token_hash}, {field} and {ext}. What is behind the last
+	// slash names an asset and needs {field}; the folder before it is the token's own
+	// and needs {token_hash}. A token that is archived stays where it is when the
+	// template changes. Default "{date}/{product}/{token_hash}/{field}.{ext}".
 	Key string `yaml:"key"`
 	// StorageClass is COS's name of a storage class; empty is STANDARD. Index and
 	// manifest are STANDARD in any case.

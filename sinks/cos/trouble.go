@@ -151,7 +151,7 @@ const maxSkew = 5 * time.Minute
 
 func (b *bucket) forbidden(action, code string, r *http.Response) string {
 	if date, err := http.ParseTime(r.Header.Get("Date")); err == nil {
-		if skew := time.Since(date).Round(time.Second); skew.Abs() > maxSkew {
+		if skew := time.Since(date).Round(time.Minute); skew.Abs() > maxSkew {
 			return fmt.Sprintf("this machine's clock is off by %s: set it, signatures depend on it", skew)
 		}
 	}
