@@ -13,9 +13,9 @@ import (
 	"github.com/faceid-ingest/faceid-ingest/pipeline/faceid/extract"
 )
 
-// KMSConfig says how to get data keys for one account: those that enabled the
-// encryption of answers before March 2023 have a key in KMS instead of the
-// console's public key (FACTS §8).
+// KMSConfig says how to use one key of KMS: that of an account which enabled the
+// encryption of answers before March 2023 and so has it instead of the console's
+// public key (FACTS §8), or one that wraps the keyring.
 type KMSConfig struct {
 	// Endpoint is a URL without a path, such as https://kms.tencentcloudapi.com.
 	Endpoint, Region string
@@ -28,7 +28,7 @@ type KMSConfig struct {
 	Transport http.RoundTripper
 }
 
-// KMS gets data keys. Any number of goroutines may use it.
+// KMS gets data keys, and wraps keys of others. Any number of goroutines may use it.
 type KMS struct {
 	keyID  string
 	caller *caller
@@ -36,8 +36,8 @@ type KMS struct {
 
 var _ envelope.DataKeySource = (*KMS)(nil)
 
-// maxKMSResponse bounds an answer of KMS, in bytes: a data key and its wrapped
-// form are some hundred.
+// maxKMSResponse bounds an answer of KMS, in bytes: a key and its wrapped form are
+// some hundred.
 const maxKMSResponse = 64 << 10
 
 // NewKMS returns a client; it calls nothing yet.
@@ -61,7 +61,55 @@ func (k *KMS) Close() { k.caller.close() }
 // DataKey has KMS make a key for AES-256. The error is an *Error and holds
 // nothing of the answer.
 func (k *KMS) DataKey(ctx context.Context) (*envelope.DataKey, error) {
-	doc, err := k.caller.send(ctx, "GenerateDataKey", map[string]any{"KeyId": k.keyID, "KeySpec": "AES_256"}, nil)
+	members, err := k.call(ctx, "GenerateDataKey", map[string]any{"KeyId": k.keyID, "KeySpec": "AES_256"})
+	if err != nil {
+		return nil, err
+	}
+	key, err := decodePlaintext(members)
+	defer clear(key)
+	var blob string
+	if err != nil || json.Unmarshal(members["CiphertextBlob"], &blob) != nil {
+		return nil, failure(Transient, "KMS GenerateDataKey: %w", errUnexpected)
+	}
+	dataKey, err := envelope.NewDataKey(key, blob)
+	if err != nil {
+		return nil, failure(AccountTrouble, "KMS GenerateDataKey: %w", err)
+	}
+	return dataKey, nil
+}
+
+// Wrap has KMS encrypt a key (Encrypt, at most 4 KiB). It is privacy.Wrapper's;
+// the error is an *Error and holds nothing of the key.
+func (k *KMS) Wrap(ctx context.Context, key []byte) (blob string, err error) {
+	members, err := k.call(ctx, "Encrypt", map[string]any{
+		"KeyId": k.keyID, "Plaintext": base64.StdEncoding.EncodeToString(key),
+	})
+	if err != nil {
+		return "", err
+	}
+	if json.Unmarshal(members["CiphertextBlob"], &blob) != nil || blob == "" {
+		return "", failure(Transient, "KMS Encrypt: %w", errUnexpected)
+	}
+	return blob, nil
+}
+
+// Unwrap has KMS decrypt what Wrap returned (Decrypt); the blob itself names the
+// key that KMS needs. The error is an *Error and holds nothing of the key.
+func (k *KMS) Unwrap(ctx context.Context, blob string) ([]byte, error) {
+	members, err := k.call(ctx, "Decrypt", map[string]any{"CiphertextBlob": blob})
+	if err != nil {
+		return nil, err
+	}
+	key, err := decodePlaintext(members)
+	if err != nil {
+		return nil, failure(Transient, "KMS Decrypt: %w", errUnexpected)
+	}
+	return key, nil
+}
+
+// call sends one request and returns the members of its answer.
+func (k *KMS) call(ctx context.Context, action string, params map[string]any) (map[string]json.RawMessage, error) {
+	doc, err := k.caller.send(ctx, action, params, nil)
 	if err != nil {
 		return nil, err
 	}
@@ -72,21 +120,21 @@ func (k *KMS) DataKey(ctx context.Context) (*envelope.DataKey, error) {
 	}
 	var refusal *Error
 	if err := apiError(members); errors.As(err, &refusal) {
-		refusal.Err = fmt.Errorf("KMS GenerateDataKey: %w", refusal.Err)
+		refusal.Err = fmt.Errorf("KMS %s: %w", action, refusal.Err)
 		return nil, refusal
 	}
-	var plaintext, blob string
-	if json.Unmarshal(members["Plaintext"], &plaintext) != nil || json.Unmarshal(members["CiphertextBlob"], &blob) != nil {
-		return nil, failure(Transient, "KMS GenerateDataKey: %w", errUnexpected)
+	return members, nil
+}
+
+// decodePlaintext returns the key in an answer. Its error says nothing of it.
+func decodePlaintext(members map[string]json.RawMessage) ([]byte, error) {
+	var plaintext string
+	if json.Unmarshal(members["Plaintext"], &plaintext) != nil {
+		return nil, errUnexpected
 	}
 	key, err := base64.StdEncoding.DecodeString(plaintext)
-	defer clear(key)
-	if err != nil {
-		return nil, failure(Transient, "KMS GenerateDataKey: %w", errUnexpected)
+	if err != nil || len(key) == 0 {
+		return nil, errUnexpected
 	}
-	dataKey, err := envelope.NewDataKey(key, blob)
-	if err != nil {
-		return nil, failure(AccountTrouble, "KMS GenerateDataKey: %w", err)
-	}
-	return dataKey, nil
+	return key, nil
 }

@@ -59,8 +59,7 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
 		refuse(w, requestID, code)
 		return
 	}
-	if r.Header.Get("X-TC-Action") == "GenerateDataKey" {
-		s.generateDataKey(w, body, requestID)
+	if s.serveKMS(w, r.Header.Get("X-TC-Action"), body, requestID) {
 		return
 	}
 	check, p, code := s.find(r, body, now)

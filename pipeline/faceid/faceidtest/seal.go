@@ -2,12 +2,10 @@ package faceidtest
 
 import (
 	"bufio"
-	"crypto/rand"
 	"encoding/base64"
 	"encoding/json"
 	"fmt"
 	"io"
-	"net/http"
 
 	"github.com/faceid-ingest/faceid-ingest/pipeline/envelope"
 	"github.com/faceid-ingest/faceid-ingest/pipeline/envelope/envelopetest"
@@ -24,7 +22,7 @@ func (s *Server) seal(p *parameters) string {
 	}
 	s.mu.Lock()
 	keys := s.keys[p.Encryption.Algorithm]
-	dataKey := s.dataKeys[p.Encryption.CiphertextBlob]
+	dataKey := s.kmsTexts[p.Encryption.CiphertextBlob].plain
 	s.mu.Unlock()
 	var err error
 	switch {
@@ -114,30 +112,4 @@ func writeSealed(w *bufio.Writer, c Check, p parameters, requestID string) {
 		panic(err) // only values of this package get here
 	}
 	_, _ = fmt.Fprintf(w, `","Encryption":%s,"RequestId":%q}}`, object, requestID)
-}
-
-// generateDataKey is the action of KMS.
-func (s *Server) generateDataKey(w http.ResponseWriter, body []byte, requestID string) {
-	var p struct{ KeyId, KeySpec string } //nolint:revive // the API's spelling.
-	if json.Unmarshal(body, &p) != nil || p.KeySpec != "AES_256" {
-		refuse(w, requestID, "InvalidParameter")
-		return
-	}
-	key := make([]byte, 32)
-	_, _ = rand.Read(key) // does not fail
-	blob := "kms:" + rand.Text()
-	s.mu.Lock()
-	known := s.kmsKeys[p.KeyId]
-	if known {
-		s.dataKeys[blob] = key
-	}
-	s.calls[p.KeyId]++
-	s.mu.Unlock()
-	if !known {
-		refuse(w, requestID, "InvalidParameterValue.InvalidKeyId")
-		return
-	}
-	w.Header().Set("Content-Type", "application/json")
-	_, _ = fmt.Fprintf(w, `{"Response":{"KeyId":%q,"Plaintext":%q,"CiphertextBlob":%q,"RequestId":%q}}`,
-		p.KeyId, base64.StdEncoding.EncodeToString(key), blob, requestID)
 }

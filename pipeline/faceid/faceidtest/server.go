@@ -5,7 +5,7 @@
 // signature and the clock of every request, checks parameters, filters by
 // InfoType, encrypts fields or the whole as it is asked to, and streams its
 // answers, so that media may be of any size. What it answers is put into it as a
-// Check; how it fails, as a Fault. It is KMS, too, as far as data keys go.
+// Check; how it fails, as a Fault. It is KMS, too, as far as data keys and small texts go.
 package faceidtest
 
 import (
@@ -44,7 +44,7 @@ type Server struct {
 	requests    int
 	keys        map[envelope.Algorithm]*envelopetest.Keys
 	kmsKeys     map[string]bool
-	dataKeys    map[string][]byte
+	kmsTexts    map[string]kmsText
 	merchant    *envelopetest.Merchant
 	eidForm     envelopetest.Form
 }
@@ -70,7 +70,7 @@ func Start(ctx context.Context, o Options) (*Server, error) {
 	s := &Server{
 		clock: o.Clock, listener: listener, served: make(chan error, 1),
 		credentials: map[string]credential{}, checks: map[key]Check{}, calls: map[string]int{}, perSecond: map[int64]int{},
-		keys: map[envelope.Algorithm]*envelopetest.Keys{}, kmsKeys: map[string]bool{}, dataKeys: map[string][]byte{},
+		keys: map[envelope.Algorithm]*envelopetest.Keys{}, kmsKeys: map[string]bool{}, kmsTexts: map[string]kmsText{},
 	}
 	s.http = &http.Server{Handler: http.HandlerFunc(s.serve), ReadHeaderTimeout: 10 * time.Second}
 	go func() { s.served <- s.http.Serve(listener) }()
@@ -110,13 +110,6 @@ func (s *Server) UseKeys(algorithm envelope.Algorithm, keys *envelopetest.Keys) 
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.keys[algorithm] = keys
-}
-
-// AddKMSKey makes a customer master key known to KMS.
-func (s *Server) AddKMSKey(id string) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.kmsKeys[id] = true
 }
 
 // UseMerchant has the persons of eid checks sealed for a merchant, in the given
