@@ -74,8 +74,8 @@ func TestValidate(t *testing.T) {
 					}
 					fields = append(fields, invalid.Field)
 				}
-			} else if err != nil {
-				fields = append(fields, err.(*sinks.InvalidFieldError).Field)
+			} else if invalid := new(sinks.InvalidFieldError); errors.As(err, &invalid) {
+				fields = append(fields, invalid.Field)
 			}
 			if fmt.Sprint(fields) != fmt.Sprint(test.fields) {
 				t.Errorf("%v, want %v: %v", fields, test.fields, err)

@@ -187,7 +187,7 @@ func (s *Sink) writeGroup(ctx context.Context, entries []*entry) {
 				e.outcome <- err
 				continue
 			}
-			e.outcome <- s.writeEntries(e.ctx, []*entry{e})
+			e.outcome <- s.writeEntries(e.ctx, []*entry{e}) //nolint:contextcheck // alone, it is its caller's affair
 		}
 		return
 	}

@@ -125,7 +125,7 @@ func (s *server) run(ctx context.Context, k kind, as *syscall.SysProcAttr, comma
 	// The guardian must outlive a test that is interrupted with its group.
 	own := *as
 	own.Setpgid = true
-	cmd := exec.Command("/bin/sh", append([]string{"-c", guardian, "sh", s.folder, k.signal}, command...)...) //nolint:noctx // it ends with this process
+	cmd := exec.Command("/bin/sh", append([]string{"-c", guardian, "sh", s.folder, k.signal}, command...)...) //nolint:noctx,gosec // it ends with this process, and runs what this package says
 	cmd.SysProcAttr = &own
 	cmd.Dir = s.folder
 	if _, err := cmd.StdinPipe(); err != nil { // never closed: the kernel does that
@@ -241,7 +241,7 @@ func program(name string, folders ...string) (string, error) {
 
 // tool runs a program that prepares something.
 func tool(ctx context.Context, as *syscall.SysProcAttr, folder, path string, args ...string) error {
-	cmd := exec.CommandContext(ctx, path, args...)
+	cmd := exec.CommandContext(ctx, path, args...) //nolint:gosec // what this package says
 	cmd.SysProcAttr = as
 	cmd.Dir = folder
 	cmd.Env = append(os.Environ(), "HOME="+folder)

@@ -77,10 +77,8 @@ func prepareMariaDB(ctx context.Context, s *server, as *syscall.SysProcAttr) err
 	}
 	statements := fmt.Sprintf(`CREATE USER %[1]s@'%%' IDENTIFIED BY '%[2]s';
 GRANT ALL PRIVILEGES ON *.* TO %[1]s@'%%' WITH GRANT OPTION;
+DROP USER IF EXISTS root@'localhost', root@'127.0.0.1', root@'::1';
 `, account, s.password)
-	for _, host := range []string{"localhost", "127.0.0.1", "::1"} {
-		statements += fmt.Sprintf("DROP USER IF EXISTS root@'%s';\n", host)
-	}
 	if err := os.WriteFile(s.path("accounts.sql"), []byte(statements), 0o644); err != nil { //nolint:gosec // the folder is closed
 		return err
 	}
