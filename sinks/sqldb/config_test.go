@@ -362,3 +362,27 @@ func TestMySQLSession(t *testing.T) {
 		}
 	}
 }
+
+// A pooler that gives each transaction another connection cannot keep prepared
+// statements. The URL says so, in pgx's words.
+func TestPostgresWithoutPreparedStatements(t *testing.T) {
+	for _, mode := range []string{"exec", "simple_protocol"} {
+		t.Run(mode, func(t *testing.T) {
+			cfg, _ := postgresDB.fresh(t)
+			cfg.(*sqldb.Postgres).URL += sqldb.Secret("?default_query_exec_mode=" + mode)
+			opened, err := cfg.Open(t.Context(), env(t))
+			must(t, err)
+			sink := opened.(*sqldb.Sink)
+			defer func() { must(t, sink.Close(t.Context())) }()
+			r := sinktest.Archived(sinktest.Result(1))
+			must(t, sink.Record(t.Context(), r))
+			passed := true
+			if got := list(t, sink, sinks.Filter{Account: "main", Passed: &passed, From: r.FetchedAt}); len(got) != 1 {
+				t.Errorf("%v", got)
+			}
+			key := sinks.KeyOf(r.Product, r.Token)
+			_, err = sink.Get(t.Context(), key)
+			must(t, errors.Join(err, sink.Check(t.Context()), sink.Erase(t.Context(), key)))
+		})
+	}
+}

@@ -270,3 +270,26 @@ func TestResealWithLookalike(t *testing.T) {
 		t.Errorf("%v", err)
 	}
 }
+
+// Texts that databases have their troubles with come back as they were, and are
+// found; a time that no database can hold is left out.
+func TestAwkwardValues(t *testing.T) {
+	eachSystem(t, func(t *testing.T, s system) {
+		d := newDatabase(t, s)
+		sink := d.open(t, env(t))
+		for i, text := range []string{"\x00", "a\x00b\uFFFF0", "\uFFFF", "\uFFFF1\x00\x00", `\u0000`, "😀"} {
+			r := sinktest.Archived(sinktest.Result(i))
+			r.Token, r.RuleID, r.Account = text, text, text
+			r.Attempts[1].Time = time.Date(99999, 1, 1, 0, 0, 0, 0, time.UTC)
+			must(t, sink.Record(t.Context(), r))
+			rec, err := sink.Get(t.Context(), sinks.KeyOf(r.Product, r.Token))
+			must(t, err)
+			if rec.Token != text || rec.RuleID != text || !rec.Attempts[1].Time.IsZero() || rec.Attempts[2].Time.IsZero() {
+				t.Errorf("%q came back as %q, %q, %v", text, rec.Token, rec.RuleID, rec.Attempts[1].Time)
+			}
+			if got := list(t, sink, sinks.Filter{RuleID: text, Account: text}); !slices.Equal(got, []string{text}) {
+				t.Errorf("%q is found as %q", text, got)
+			}
+		}
+	})
+}
