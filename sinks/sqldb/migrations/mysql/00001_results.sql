@@ -8,9 +8,9 @@
 -- A statement that defines something commits at once in MySQL. Each one here can be
 -- repeated, for the case that the process dies between two.
 --
--- There are no foreign keys: distributed databases that speak MySQL's protocol, such
--- as TDSQL, do not have them. Who deletes from results by hand deletes the rows of
--- the same token_hash in attempts, warnings and assets, too.
+-- There are no foreign keys, for some databases that speak MySQL's protocol have
+-- none, distributed ones above all. Who deletes from results by hand deletes the
+-- rows of the same token_hash in attempts, warnings and assets, too.
 
 -- +goose Up
 CREATE TABLE IF NOT EXISTS results (
