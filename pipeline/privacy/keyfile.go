@@ -2,6 +2,7 @@ package privacy
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -36,8 +37,30 @@ type fileKey struct {
 	Key   []byte   `json:"key"`
 }
 
-// readKeyring reads and checks a file.
-func readKeyring(path string) (*keyset, fs.FileInfo, error) {
+// content is what a keyring file holds.
+type content struct {
+	set *keyset
+	// wrapping is nil of a file in clear.
+	wrapping *wrapping
+	// info is of the file; a rename leaves another one.
+	info fs.FileInfo
+}
+
+// readKeyring reads and checks a file. w opens a wrapped one and may be nil; it is
+// not asked where known fits.
+func readKeyring(ctx context.Context, path string, w Wrapper, known *wrapping) (*content, error) {
+	data, info, err := readFile(path)
+	if err != nil {
+		return nil, err
+	}
+	set, wrapping, err := parseFile(ctx, data, w, known)
+	if err != nil {
+		return nil, fmt.Errorf("keyring %s: %w", path, err)
+	}
+	return &content{set, wrapping, info}, nil
+}
+
+func readFile(path string) ([]byte, fs.FileInfo, error) {
 	file, err := os.Open(path)
 	if err != nil {
 		return nil, nil, fmt.Errorf("open the keyring: %w", err)
@@ -58,11 +81,7 @@ func readKeyring(path string) (*keyset, fs.FileInfo, error) {
 	if err != nil {
 		return nil, nil, fmt.Errorf("read the keyring: %w", err)
 	}
-	set, err := parseKeyring(data)
-	if err != nil {
-		return nil, nil, fmt.Errorf("keyring %s: %w", path, err)
-	}
-	return set, info, nil
+	return data, info, nil
 }
 
 // allowedMode is what a keyring's permissions may be at most: all for its owner,
@@ -84,36 +103,79 @@ func owner(info fs.FileInfo) int {
 	return -1
 }
 
-// parseKeyring reads the JSON of a keyring. Its errors name ids and positions,
-// and repeat nothing else of the file: a damaged file may have a key anywhere.
+// parseFile reads the content of a file, wrapped or in clear. Its errors name ids
+// and positions, and repeat nothing else of the file: a damaged file may have a key
+// anywhere.
+func parseFile(ctx context.Context, data []byte, w Wrapper, known *wrapping) (*keyset, *wrapping, error) {
+	version, err := versionOf(data)
+	if err != nil {
+		return nil, nil, err
+	}
+	if version != wrappedVersion {
+		set, err := parseKeyring(data)
+		return set, nil, err
+	}
+	var file wrappedFile
+	if err := decodeStrictly(data, &file, wrappedVersion); err != nil {
+		return nil, nil, err
+	}
+	wrapping, err := openWrapping(ctx, w, file.WrappedKey, known)
+	if err != nil {
+		return nil, nil, err
+	}
+	plain, err := wrapping.open(file)
+	if err != nil {
+		return nil, nil, err
+	}
+	defer clear(plain)
+	set, err := parseKeyring(plain)
+	return set, wrapping, err
+}
+
+// parseKeyring reads the JSON of a keyring in clear.
 func parseKeyring(data []byte) (*keyset, error) {
+	version, err := versionOf(data)
+	if err != nil {
+		return nil, err
+	}
+	if version != keyringVersion {
+		return nil, fmt.Errorf("version %d is not known to this program, which reads version %d, and %d if it is wrapped", version, keyringVersion, wrappedVersion)
+	}
+	var file keyringFile
+	if err := decodeStrictly(data, &file, keyringVersion); err != nil {
+		return nil, err
+	}
+	return file.keyset()
+}
+
+func versionOf(data []byte) (int, error) {
 	if len(data) > maxKeyring {
-		return nil, fmt.Errorf("larger than %d bytes", maxKeyring)
+		return 0, fmt.Errorf("larger than %d bytes", maxKeyring)
 	}
 	var head struct {
 		Version int `json:"version"`
 	}
 	if err := json.Unmarshal(data, &head); err != nil {
-		return nil, describeJSON(err)
+		return 0, describeJSON(err, keyringVersion)
 	}
-	if head.Version != keyringVersion {
-		return nil, fmt.Errorf("version %d is not known to this program, which reads version %d", head.Version, keyringVersion)
-	}
-	var file keyringFile
-	decoder := json.NewDecoder(bytes.NewReader(data))
-	decoder.DisallowUnknownFields()
-	if err := decoder.Decode(&file); err != nil {
-		return nil, describeJSON(err)
-	}
-	return file.keyset()
+	return head.Version, nil
 }
 
-func describeJSON(err error) error {
+func decodeStrictly(data []byte, to any, version int) error {
+	decoder := json.NewDecoder(bytes.NewReader(data))
+	decoder.DisallowUnknownFields()
+	if err := decoder.Decode(to); err != nil {
+		return describeJSON(err, version)
+	}
+	return nil
+}
+
+func describeJSON(err error, version int) error {
 	var syntax *json.SyntaxError
 	if errors.As(err, &syntax) {
 		return fmt.Errorf("damaged: not JSON at byte %d", syntax.Offset)
 	}
-	return fmt.Errorf("damaged: its fields are not those of version %d", keyringVersion)
+	return fmt.Errorf("damaged: its fields are not those of version %d", version)
 }
 
 func (f keyringFile) keyset() (*keyset, error) {
@@ -172,8 +234,18 @@ func (s *keyset) encode() ([]byte, error) {
 	return append(data, '\n'), err
 }
 
+// encodeFile returns the content of a file; w is nil for one in clear.
+func (s *keyset) encodeFile(w *wrapping) ([]byte, error) {
+	data, err := s.encode()
+	if err != nil || w == nil {
+		return data, err
+	}
+	defer clear(data)
+	return w.seal(data)
+}
+
 // createKeyring writes a file where there is none.
-func createKeyring(path string, set *keyset) error {
+func createKeyring(path string, set *keyset, w *wrapping) error {
 	unlock, err := lockKeyring(path)
 	if err != nil {
 		return err
@@ -184,14 +256,14 @@ func createKeyring(path string, set *keyset) error {
 	} else if !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("create the keyring: %w", err)
 	}
-	return writeKeyring(path, set)
+	return writeKeyring(path, set, w)
 }
 
 // writeKeyring writes a file whole or not at all, under the lock. A crash leaves
 // the file that was there or the new one, and at worst a temporary file of mode
 // 0600 beside it, which nobody reads.
-func writeKeyring(path string, set *keyset) error {
-	data, err := set.encode()
+func writeKeyring(path string, set *keyset, w *wrapping) error {
+	data, err := set.encodeFile(w)
 	if err != nil {
 		return fmt.Errorf("encode the keyring: %w", err)
 	}

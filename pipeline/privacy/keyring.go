@@ -1,6 +1,7 @@
 package privacy
 
 import (
+	"context"
 	"crypto/rand"
 	"encoding/hex"
 	"errors"
@@ -18,14 +19,15 @@ import (
 // rotation, is seen by the next Protect, Open or Reseal.
 //
 // Whoever has the file can read every sealed value, and who loses it loses them:
-// keep a copy of it apart from the data.
+// keep a copy of it apart from the data. Of a file that a Wrapper has wrapped, this
+// is so only together with the Wrapper's key.
 type Keyring struct {
 	path string
+	// wrapper is nil for files in clear.
+	wrapper Wrapper
 
-	mu  sync.Mutex
-	set *keyset
-	// info is of the file set was read from; a rename leaves another file.
-	info fs.FileInfo
+	mu sync.Mutex
+	content
 }
 
 // KeyState says what a sealing key is used for.
@@ -108,39 +110,72 @@ func validKeyID(id string) bool {
 	return true
 }
 
-// OpenKeyring opens a keyring file. It refuses a file that group or others may
-// read or write (root's own may be readable by the group of a process that is
-// not root), one that is damaged and one of a version it does not know. The error
-// is an fs.ErrNotExist where there is none.
+// OpenKeyring opens a keyring file that is not wrapped. It refuses a file that
+// group or others may read or write (root's own may be readable by the group of a
+// process that is not root), one that is damaged and one of a version it does not
+// know. The error is an fs.ErrNotExist where there is none.
 func OpenKeyring(path string) (*Keyring, error) {
-	set, info, err := readKeyring(path)
+	return OpenWrappedKeyring(context.Background(), path, nil)
+}
+
+// OpenWrappedKeyring opens a keyring file that w has wrapped. One in clear opens,
+// too: it is wrapped by the next change, such as a rotation. Without w it is
+// OpenKeyring. A wrapped file is unwrapped here, and again only when it is replaced
+// by one with another wrapped key.
+func OpenWrappedKeyring(ctx context.Context, path string, w Wrapper) (*Keyring, error) {
+	c, err := readKeyring(ctx, path, w, nil)
 	if err != nil {
 		return nil, err
 	}
-	return &Keyring{path: path, set: set, info: info}, nil
+	return &Keyring{path: path, wrapper: w, content: *c}, nil
 }
 
 // CreateKeyring makes a keyring file of mode 0600 with one sealing key and one
 // index key. It never replaces a file: the error is then an fs.ErrExist.
 func CreateKeyring(path string) (*Keyring, error) {
-	if err := createKeyring(path, newKeyset(time.Now().UTC())); err != nil {
+	return CreateWrappedKeyring(context.Background(), path, nil)
+}
+
+// CreateWrappedKeyring is CreateKeyring of a file that w wraps; w may be nil.
+func CreateWrappedKeyring(ctx context.Context, path string, w Wrapper) (*Keyring, error) {
+	var wrapping *wrapping
+	if w != nil {
+		var err error
+		if wrapping, err = newWrapping(ctx, w); err != nil {
+			return nil, err
+		}
+	}
+	if err := createKeyring(path, newKeyset(time.Now().UTC()), wrapping); err != nil {
 		return nil, err
 	}
-	return OpenKeyring(path)
+	return OpenWrappedKeyring(ctx, path, w)
 }
 
 // OpenOrCreateKeyring opens a keyring file, and makes it if there is none. Of
 // several processes that start at once, one makes it and all use that one.
 func OpenOrCreateKeyring(path string) (*Keyring, error) {
-	k, err := OpenKeyring(path)
+	return OpenOrCreateWrappedKeyring(context.Background(), path, nil)
+}
+
+// OpenOrCreateWrappedKeyring is OpenOrCreateKeyring of a file that w wraps; w may
+// be nil.
+func OpenOrCreateWrappedKeyring(ctx context.Context, path string, w Wrapper) (*Keyring, error) {
+	k, err := OpenWrappedKeyring(ctx, path, w)
 	if !errors.Is(err, fs.ErrNotExist) {
 		return k, err
 	}
-	k, err = CreateKeyring(path)
+	k, err = CreateWrappedKeyring(ctx, path, w)
 	if errors.Is(err, fs.ErrExist) {
-		return OpenKeyring(path)
+		return OpenWrappedKeyring(ctx, path, w)
 	}
 	return k, err
+}
+
+// Wrapped tells whether the file is wrapped.
+func (k *Keyring) Wrapped() bool {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.wrapping != nil
 }
 
 // List describes the sealing keys, oldest first; the active one is last.
@@ -199,21 +234,28 @@ func (k *Keyring) change(edit func(keyset) (*keyset, error)) error {
 		return err
 	}
 	defer unlock()
-	set, _, err := readKeyring(k.path)
+	ctx, cancel := context.WithTimeout(context.Background(), wrapTimeout)
+	defer cancel()
+	now, err := readKeyring(ctx, k.path, k.wrapper, k.wrapping)
 	if err != nil {
 		return err
 	}
-	if set, err = edit(*set); err != nil {
-		return err
-	}
-	if err = writeKeyring(k.path, set); err != nil {
-		return err
-	}
-	set, info, err := readKeyring(k.path)
+	set, err := edit(*now.set)
 	if err != nil {
 		return err
 	}
-	k.set, k.info = set, info
+	if now.wrapping == nil && k.wrapper != nil {
+		if now.wrapping, err = newWrapping(ctx, k.wrapper); err != nil {
+			return err
+		}
+	}
+	if err := writeKeyring(k.path, set, now.wrapping); err != nil {
+		return err
+	}
+	if now, err = readKeyring(ctx, k.path, k.wrapper, now.wrapping); err != nil {
+		return err
+	}
+	k.content = *now
 	return nil
 }
 
@@ -228,12 +270,14 @@ func (k *Keyring) current() (*keyset, error) {
 	if sameFile(info, k.info) {
 		return k.set, nil
 	}
-	set, info, err := readKeyring(k.path)
+	ctx, cancel := context.WithTimeout(context.Background(), wrapTimeout)
+	defer cancel()
+	now, err := readKeyring(ctx, k.path, k.wrapper, k.wrapping)
 	if err != nil {
 		return nil, err
 	}
-	k.set, k.info = set, info
-	return set, nil
+	k.content = *now
+	return k.set, nil
 }
 
 func sameFile(a, b fs.FileInfo) bool {

@@ -1,0 +1,115 @@
+package privacy
+
+import (
+	"bytes"
+	"context"
+	"crypto/aes"
+	"crypto/cipher"
+	"crypto/rand"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+)
+
+// Wrapper encrypts keys with a key that is kept elsewhere, such as in a KMS. Any
+// number of goroutines may use it. Its errors hold nothing of a key.
+type Wrapper interface {
+	// Wrap returns what only Unwrap makes the key of again: at most some KiB of
+	// text. The key is the caller's.
+	Wrap(ctx context.Context, key []byte) (blob string, err error)
+	// Unwrap returns the key, which is the caller's from then on.
+	Unwrap(ctx context.Context, blob string) (key []byte, err error)
+}
+
+// A wrapped keyring file holds the JSON of a keyring, sealed with AES-256-GCM under
+// a file key of its own, and that key as the Wrapper wrapped it. The file key stays
+// when the keyring changes, so that a process which has opened the file follows its
+// changes without asking the Wrapper again.
+const (
+	wrappedVersion = 2
+	// wrapTimeout bounds a call of a Wrapper that no caller's context bounds.
+	wrapTimeout = 30 * time.Second
+)
+
+// wrappedFile is the JSON of a wrapped keyring file.
+type wrappedFile struct {
+	Version int `json:"version"`
+	// WrappedKey is the file key as the Wrapper wrapped it.
+	WrappedKey string `json:"wrapped_key"`
+	// Keyring is nonce, ciphertext and tag.
+	Keyring []byte `json:"keyring"`
+}
+
+// wrapping is the key of a wrapped keyring file; there is none of a file in clear.
+type wrapping struct {
+	blob string
+	key  secret
+}
+
+func newWrapping(ctx context.Context, w Wrapper) (*wrapping, error) {
+	key := newSecret()
+	blob, err := w.Wrap(ctx, key.b[:])
+	if err != nil {
+		return nil, fmt.Errorf("wrap the keyring: %w", err)
+	}
+	return &wrapping{blob, key}, nil
+}
+
+// openWrapping returns the wrapping of a file: the one that is known already, or
+// one that w unwraps.
+func openWrapping(ctx context.Context, w Wrapper, blob string, known *wrapping) (*wrapping, error) {
+	switch {
+	case known != nil && known.blob == blob:
+		return known, nil
+	case w == nil:
+		return nil, errors.New("it is wrapped by a KMS, and none is configured: set privacy.kms")
+	}
+	key, err := w.Unwrap(ctx, blob)
+	if err != nil {
+		return nil, fmt.Errorf("unwrap it: %w", err)
+	}
+	s, err := secretFrom(bytes.Clone(key))
+	clear(key)
+	if err != nil {
+		return nil, errors.New("unwrap it: what the KMS returned is no key of ours")
+	}
+	return &wrapping{blob, s}, nil
+}
+
+// associated binds the sealed keyring to its wrapped key.
+func (w *wrapping) associated() []byte { return []byte("faceid-ingest keyring v2\x00" + w.blob) }
+
+func (w *wrapping) aead() cipher.AEAD {
+	block, err := aes.NewCipher(w.key.derive("faceid-ingest keyring file v2", secretSize))
+	if err != nil {
+		panic("privacy: " + err.Error()) // the size is right
+	}
+	aead, err := cipher.NewGCM(block)
+	if err != nil {
+		panic("privacy: " + err.Error())
+	}
+	return aead
+}
+
+// seal returns the wrapped form of a keyring's JSON.
+func (w *wrapping) seal(plain []byte) ([]byte, error) {
+	nonce := make([]byte, nonceSize)
+	_, _ = rand.Read(nonce) // never fails: it ends the process instead
+	data, err := json.MarshalIndent(wrappedFile{
+		Version: wrappedVersion, WrappedKey: w.blob, Keyring: w.aead().Seal(nonce, nonce, plain, w.associated()),
+	}, "", "  ")
+	return append(data, '\n'), err
+}
+
+// open returns the JSON of a keyring.
+func (w *wrapping) open(file wrappedFile) ([]byte, error) {
+	if len(file.Keyring) < nonceSize+tagSize {
+		return nil, errors.New("damaged: it is cut off")
+	}
+	plain, err := w.aead().Open(nil, file.Keyring[:nonceSize], file.Keyring[nonceSize:], w.associated())
+	if err != nil {
+		return nil, errors.New("damaged: it was altered, or its key is another")
+	}
+	return plain, nil
+}
