@@ -34,7 +34,7 @@ const (
 	topic = "faceid-results"
 	// patience is how long sinks wait for brokers that never answer well, and
 	// plenty how long for those that do.
-	patience = time.Second
+	patience = 2 * time.Second
 	plenty   = time.Minute
 )
 
@@ -177,7 +177,7 @@ func troubles() []sinktest.Trouble {
 		},
 		{
 			Name: "too few replicas", Class: sinks.ClassTransient,
-			Words:   []string{"no acknowledgement within 1s", "min.insync.replicas"},
+			Words:   []string{"no acknowledgement within 2s", "min.insync.replicas"},
 			Provoke: withFault(kfake.Fault{Keys: produce, Err: kerr.NotEnoughReplicas, Count: -1}, patience),
 		},
 		{

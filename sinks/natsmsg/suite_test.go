@@ -29,7 +29,7 @@ import (
 const (
 	// patience is how long sinks wait for answers that never come, and plenty how
 	// long for those that do.
-	patience = 300 * time.Millisecond
+	patience = time.Second
 	plenty   = time.Minute
 )
 

@@ -181,9 +181,9 @@ func troubles() []sinktest.Trouble {
 		},
 		{
 			Name: "no answer", Class: sinks.ClassTransient,
-			Words: []string{"no answer within 200ms"},
+			Words: []string{"no answer within 2s"},
 			Provoke: withReceiver(func(_ testing.TB, r *receiver, c *webhook.Config) func() {
-				must(r.t, c.Timeout.UnmarshalText([]byte("200ms")))
+				must(r.t, c.Timeout.UnmarshalText([]byte("2s")))
 				r.answers(func(_ http.ResponseWriter, req *http.Request) { <-req.Context().Done() })
 				return func() { r.answers(nil) }
 			}),
