@@ -87,7 +87,7 @@ func closeQuietly(conn *broker.Conn) { _ = conn.Close() }
 // openSinks opens every configured sink; conn is the process's connection to NATS.
 // On an error those already open are closed again.
 func openSinks(ctx context.Context, cfg *config.Config, conn *broker.Conn, log *slog.Logger) (_ []sinks.Sink, err error) {
-	policy, err := openPolicy(cfg)
+	policy, err := openPolicy(ctx, cfg)
 	if err != nil {
 		return nil, err
 	}
@@ -119,14 +119,12 @@ func closeSinks(ctx context.Context, open []sinks.Sink) error {
 
 // openPolicy reads the keyring; where none is configured, one is made in the
 // data folder on first start.
-func openPolicy(cfg *config.Config) (*privacy.Policy, error) {
-	var keys *privacy.Keyring
-	var err error
+func openPolicy(ctx context.Context, cfg *config.Config) (*privacy.Policy, error) {
+	open := privacy.OpenWrappedKeyring
 	if cfg.Privacy.KeyringFile == "" {
-		keys, err = privacy.OpenOrCreateKeyring(filepath.Join(cfg.DataDir, "keyring.json"))
-	} else {
-		keys, err = privacy.OpenKeyring(cfg.Privacy.KeyringFile)
+		open = privacy.OpenOrCreateWrappedKeyring
 	}
+	keys, err := open(ctx, keyringFile(cfg), keyringWrapper(cfg))
 	if err != nil {
 		return nil, fmt.Errorf("open the keyring (privacy.keyring_file): %w", err)
 	}

@@ -109,7 +109,7 @@ func probes(cfg *config.Config) []probe {
 	list := []probe{
 		{"nats", func(ctx context.Context) error { return probeNATS(ctx, cfg) }},
 		{"spool", func(context.Context) error { return probeSpool(cfg) }},
-		{"keyring", func(context.Context) error { _, err := openPolicy(cfg); return err }},
+		{"keyring", func(ctx context.Context) error { _, err := openPolicy(ctx, cfg); return err }},
 	}
 	for _, s := range cfg.Sinks {
 		list = append(list, probe{"sink " + s.Name, func(ctx context.Context) error { return probeSink(ctx, cfg, s) }})
@@ -153,7 +153,7 @@ func probeSpool(cfg *config.Config) error {
 }
 
 func probeSink(ctx context.Context, cfg *config.Config, s config.Sink) error {
-	policy, err := openPolicy(cfg)
+	policy, err := openPolicy(ctx, cfg)
 	if err != nil {
 		return err
 	}

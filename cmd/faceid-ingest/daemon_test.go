@@ -34,7 +34,7 @@ func (s *site) records() *sqldb.Sink {
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	policy, err := openPolicy(cfg)
+	policy, err := openPolicy(s.t.Context(), cfg)
 	if err != nil {
 		s.t.Fatal(err)
 	}

@@ -41,6 +41,7 @@ type cli struct {
 	Show    showCmd    `cmd:"" help:"Show one stored result."`
 	Verify  verifyCmd  `cmd:"" help:"Read stored results again and compare them with their digests and with each other."`
 	Erase   eraseCmd   `cmd:"" help:"Erase what is stored of tokens, so that it does not come back."`
+	Keys    keysCmd    `cmd:"" help:"Manage the keyring that seals personal data."`
 	Conf    configCmd  `cmd:"" name:"config" help:"Check a configuration, or print an example of one."`
 	Codes   codesCmd   `cmd:"" help:"Explain result codes and the API's error codes."`
 	Version versionCmd `cmd:"" help:"Print the version."`

@@ -77,7 +77,7 @@ func TestEveryWay(t *testing.T) {
 		}
 	}
 	d.until(t, total)
-	policy, err := openPolicy(cfg)
+	policy, err := openPolicy(t.Context(), cfg)
 	if err != nil {
 		t.Fatal(err)
 	}

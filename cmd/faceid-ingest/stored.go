@@ -31,7 +31,7 @@ func (a *app) openStore(ctx context.Context) (*store, error) {
 	if err != nil {
 		return nil, err
 	}
-	policy, err := openPolicy(cfg)
+	policy, err := openPolicy(ctx, cfg)
 	if err != nil {
 		return nil, err
 	}
@@ -56,7 +56,7 @@ func (a *app) openRecords(ctx context.Context, name string) (*store, sinks.Recor
 	if err != nil {
 		return nil, nil, err
 	}
-	policy, err := openPolicy(cfg)
+	policy, err := openPolicy(ctx, cfg)
 	if err != nil {
 		return nil, nil, err
 	}

@@ -2,7 +2,6 @@ package privacy
 
 import (
 	"bytes"
-	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -46,14 +45,14 @@ type content struct {
 	info fs.FileInfo
 }
 
-// readKeyring reads and checks a file. w opens a wrapped one and may be nil; it is
-// not asked where known fits.
-func readKeyring(ctx context.Context, path string, w Wrapper, known *wrapping) (*content, error) {
+// readKeyring reads and checks a file. ask opens a wrapped one and may be nil; it is
+// not used where known fits.
+func readKeyring(path string, ask *asker, known *wrapping) (*content, error) {
 	data, info, err := readFile(path)
 	if err != nil {
 		return nil, err
 	}
-	set, wrapping, err := parseFile(ctx, data, w, known)
+	set, wrapping, err := parseFile(data, ask, known)
 	if err != nil {
 		return nil, fmt.Errorf("keyring %s: %w", path, err)
 	}
@@ -106,7 +105,7 @@ func owner(info fs.FileInfo) int {
 // parseFile reads the content of a file, wrapped or in clear. Its errors name ids
 // and positions, and repeat nothing else of the file: a damaged file may have a key
 // anywhere.
-func parseFile(ctx context.Context, data []byte, w Wrapper, known *wrapping) (*keyset, *wrapping, error) {
+func parseFile(data []byte, ask *asker, known *wrapping) (*keyset, *wrapping, error) {
 	version, err := versionOf(data)
 	if err != nil {
 		return nil, nil, err
@@ -119,7 +118,7 @@ func parseFile(ctx context.Context, data []byte, w Wrapper, known *wrapping) (*k
 	if err := decodeStrictly(data, &file, wrappedVersion); err != nil {
 		return nil, nil, err
 	}
-	wrapping, err := openWrapping(ctx, w, file.WrappedKey, known)
+	wrapping, err := openWrapping(ask, file.WrappedKey, known)
 	if err != nil {
 		return nil, nil, err
 	}

@@ -23,8 +23,8 @@ import (
 // is so only together with the Wrapper's key.
 type Keyring struct {
 	path string
-	// wrapper is nil for files in clear.
-	wrapper Wrapper
+	// ask is nil where files are in clear.
+	ask *asker
 
 	mu sync.Mutex
 	content
@@ -123,11 +123,11 @@ func OpenKeyring(path string) (*Keyring, error) {
 // OpenKeyring. A wrapped file is unwrapped here, and again only when it is replaced
 // by one with another wrapped key.
 func OpenWrappedKeyring(ctx context.Context, path string, w Wrapper) (*Keyring, error) {
-	c, err := readKeyring(ctx, path, w, nil)
+	c, err := readKeyring(path, askWith(ctx, w), nil)
 	if err != nil {
 		return nil, err
 	}
-	return &Keyring{path: path, wrapper: w, content: *c}, nil
+	return &Keyring{path: path, ask: askWith(context.WithoutCancel(ctx), w), content: *c}, nil
 }
 
 // CreateKeyring makes a keyring file of mode 0600 with one sealing key and one
@@ -141,7 +141,7 @@ func CreateWrappedKeyring(ctx context.Context, path string, w Wrapper) (*Keyring
 	var wrapping *wrapping
 	if w != nil {
 		var err error
-		if wrapping, err = newWrapping(ctx, w); err != nil {
+		if wrapping, err = newWrapping(askWith(ctx, w)); err != nil {
 			return nil, err
 		}
 	}
@@ -234,9 +234,7 @@ func (k *Keyring) change(edit func(keyset) (*keyset, error)) error {
 		return err
 	}
 	defer unlock()
-	ctx, cancel := context.WithTimeout(context.Background(), wrapTimeout)
-	defer cancel()
-	now, err := readKeyring(ctx, k.path, k.wrapper, k.wrapping)
+	now, err := readKeyring(k.path, k.ask, k.wrapping)
 	if err != nil {
 		return err
 	}
@@ -244,15 +242,15 @@ func (k *Keyring) change(edit func(keyset) (*keyset, error)) error {
 	if err != nil {
 		return err
 	}
-	if now.wrapping == nil && k.wrapper != nil {
-		if now.wrapping, err = newWrapping(ctx, k.wrapper); err != nil {
+	if now.wrapping == nil && k.ask != nil {
+		if now.wrapping, err = newWrapping(k.ask); err != nil {
 			return err
 		}
 	}
 	if err := writeKeyring(k.path, set, now.wrapping); err != nil {
 		return err
 	}
-	if now, err = readKeyring(ctx, k.path, k.wrapper, now.wrapping); err != nil {
+	if now, err = readKeyring(k.path, k.ask, now.wrapping); err != nil {
 		return err
 	}
 	k.content = *now
@@ -270,9 +268,7 @@ func (k *Keyring) current() (*keyset, error) {
 	if sameFile(info, k.info) {
 		return k.set, nil
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), wrapTimeout)
-	defer cancel()
-	now, err := readKeyring(ctx, k.path, k.wrapper, k.wrapping)
+	now, err := readKeyring(k.path, k.ask, k.wrapping)
 	if err != nil {
 		return nil, err
 	}

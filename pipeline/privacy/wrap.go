@@ -28,9 +28,35 @@ type Wrapper interface {
 // changes without asking the Wrapper again.
 const (
 	wrappedVersion = 2
-	// wrapTimeout bounds a call of a Wrapper that no caller's context bounds.
+	// wrapTimeout bounds a call of a Wrapper.
 	wrapTimeout = 30 * time.Second
 )
+
+// asker asks a Wrapper. Who seals or opens a value has no context for the case that
+// the keyring was replaced meanwhile, so the asker brings it along.
+type asker struct {
+	wrap   func(key []byte) (blob string, err error)
+	unwrap func(blob string) (key []byte, err error)
+}
+
+// askWith returns nil for no Wrapper.
+func askWith(ctx context.Context, w Wrapper) *asker {
+	if w == nil {
+		return nil
+	}
+	return &asker{
+		wrap: func(key []byte) (string, error) {
+			ctx, cancel := context.WithTimeout(ctx, wrapTimeout)
+			defer cancel()
+			return w.Wrap(ctx, key)
+		},
+		unwrap: func(blob string) ([]byte, error) {
+			ctx, cancel := context.WithTimeout(ctx, wrapTimeout)
+			defer cancel()
+			return w.Unwrap(ctx, blob)
+		},
+	}
+}
 
 // wrappedFile is the JSON of a wrapped keyring file.
 type wrappedFile struct {
@@ -47,9 +73,9 @@ type wrapping struct {
 	key  secret
 }
 
-func newWrapping(ctx context.Context, w Wrapper) (*wrapping, error) {
+func newWrapping(ask *asker) (*wrapping, error) {
 	key := newSecret()
-	blob, err := w.Wrap(ctx, key.b[:])
+	blob, err := ask.wrap(key.b[:])
 	if err != nil {
 		return nil, fmt.Errorf("wrap the keyring: %w", err)
 	}
@@ -57,15 +83,15 @@ func newWrapping(ctx context.Context, w Wrapper) (*wrapping, error) {
 }
 
 // openWrapping returns the wrapping of a file: the one that is known already, or
-// one that w unwraps.
-func openWrapping(ctx context.Context, w Wrapper, blob string, known *wrapping) (*wrapping, error) {
+// one that is unwrapped now.
+func openWrapping(ask *asker, blob string, known *wrapping) (*wrapping, error) {
 	switch {
 	case known != nil && known.blob == blob:
 		return known, nil
-	case w == nil:
+	case ask == nil:
 		return nil, errors.New("it is wrapped by a KMS, and none is configured: set privacy.kms")
 	}
-	key, err := w.Unwrap(ctx, blob)
+	key, err := ask.unwrap(blob)
 	if err != nil {
 		return nil, fmt.Errorf("unwrap it: %w", err)
 	}

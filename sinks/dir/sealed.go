@@ -199,7 +199,11 @@ func (s *Sink) openFile(ctx context.Context, key sinks.Key, e Entry) (io.ReadClo
 		return asset, nil
 	}
 	ref := privacy.MediaRef{Product: key.Product, TokenHash: key.Hash, Field: e.Field}
-	if asset.plain, err = s.policy.OpenMedia(ref, f); err != nil {
+	asset.plain, err = s.policy.OpenMedia(ref, f)
+	if errors.Is(err, privacy.ErrNotSealed) {
+		err = fmt.Errorf("%w: %w", sinks.ErrDamaged, err)
+	}
+	if err != nil {
 		return nil, errors.Join(err, f.Close())
 	}
 	return asset, nil

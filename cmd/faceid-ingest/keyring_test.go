@@ -1,0 +1,242 @@
+package main
+
+import (
+	"encoding/json"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/faceid-ingest/faceid-ingest/pipeline/privacy"
+)
+
+// keyList is what keys list says.
+func (s *site) keyList() []privacy.KeyInfo {
+	s.t.Helper()
+	stdout, _ := s.command(exitDone, "keys", "list", "--json")
+	var list []privacy.KeyInfo
+	for line := range strings.Lines(stdout) {
+		var key privacy.KeyInfo
+		if err := json.Unmarshal([]byte(line), &key); err != nil {
+			s.t.Fatal(err)
+		}
+		list = append(list, key)
+	}
+	return list
+}
+
+func TestKeys(t *testing.T) {
+	s := newSite(t)
+	keyring := s.path("data/keyring.json")
+	for _, args := range []string{"list", "rotate", "remove 00000000"} {
+		if _, stderr := s.command(exitFailed, append([]string{"keys"}, strings.Fields(args)...)...); !strings.Contains(stderr, keyring) || !strings.Contains(stderr, "keys new") {
+			t.Errorf("%s without a keyring: %s", args, stderr)
+		}
+	}
+	if stdout, _ := s.command(exitDone, "keys", "new"); !strings.Contains(stdout, keyring+", in clear") || !strings.Contains(stdout, "keep a copy") {
+		t.Error(stdout)
+	}
+	before := read(t, keyring)
+	if _, stderr := s.command(exitFailed, "keys", "new"); !strings.Contains(stderr, "is there already") || read(t, keyring) != before {
+		t.Error(stderr)
+	}
+	if info, err := os.Stat(keyring); err != nil || info.Mode() != 0o600 {
+		t.Errorf("mode %v, %v", info.Mode(), err)
+	}
+	first := s.keyList()[0]
+
+	stdout, _ := s.command(exitDone, "keys", "rotate", "--json")
+	var fresh privacy.KeyInfo
+	if err := json.Unmarshal([]byte(stdout), &fresh); err != nil || fresh.State != privacy.Active {
+		t.Errorf("%s: %v", stdout, err)
+	}
+	list := s.keyList()
+	if len(list) != 2 || list[0].ID != first.ID || list[0].State != privacy.Retired || list[1] != fresh {
+		t.Errorf("%v", list)
+	}
+	table, _ := s.command(exitDone, "keys", "list")
+	if !strings.Contains(table, first.ID) || !strings.Contains(table, "retired") || !strings.Contains(table, "active") {
+		t.Error(table)
+	}
+	for args, want := range map[string]string{
+		"remove " + fresh.ID: "is the active one", "remove " + first.ID: "run keys reseal", "remove 00000000 --yes": "there is no key",
+		"new --kms": "set privacy.kms.key_id",
+	} {
+		if _, stderr := s.command(exitFailed, append([]string{"keys"}, strings.Fields(args)...)...); !strings.Contains(stderr, want) {
+			t.Errorf("%s: %s", args, stderr)
+		}
+	}
+	s.command(exitDone, "keys", "remove", first.ID, "--yes")
+	if list := s.keyList(); len(list) != 1 || list[0] != fresh {
+		t.Errorf("%v", list)
+	}
+	if stdout, _ := s.command(exitDone, "keys", "rotate"); !strings.Contains(stdout, "keys reseal") {
+		t.Error(stdout)
+	}
+	s.audited("keys new", "keys rotate", "keys remove "+first.ID, "keys rotate")
+}
+
+// audited ends the test unless the audit log holds these actions, and no key.
+func (s *site) audited(actions ...string) {
+	s.t.Helper()
+	text := read(s.t, s.path("data/audit.log"))
+	if n, err := privacy.CheckAudit(strings.NewReader(text)); n != len(actions) || err != nil {
+		s.t.Errorf("%d entries, %v", n, err)
+	}
+	for i, line := range strings.Split(strings.TrimSpace(text), "\n") {
+		if i < len(actions) && !strings.Contains(line, `"action":"`+actions[i]+`"`) {
+			s.t.Errorf("entry %d is %s, want %s", i, line, actions[i])
+		}
+	}
+}
+
+// noKeys ends the test if text shows a key of a keyring in clear.
+func (s *site) noKeys(keyring string, texts ...string) {
+	s.t.Helper()
+	var file struct {
+		Keys []struct{ Key string }
+	}
+	if err := json.Unmarshal([]byte(keyring), &file); err != nil || len(file.Keys) == 0 {
+		s.t.Fatalf("%d keys, %v", len(file.Keys), err)
+	}
+	for _, key := range file.Keys {
+		for _, text := range texts {
+			if strings.Contains(text, key.Key) {
+				s.t.Error("a key is printed")
+			}
+		}
+	}
+}
+
+func TestKeyringInKMS(t *testing.T) {
+	s := newSite(t)
+	s.api.AddKMSKey("cmk")
+	s.command(exitDone, "keys", "new")
+	inClear := read(t, s.path("data/keyring.json"))
+	s.write("config.yaml", read(t, s.config)+"privacy: {kms: {key_id: cmk, endpoint: \""+s.api.URL()+"\", secret_id: AKID-test, secret_key_file: "+s.path("secret_key")+"}}\n")
+
+	// A keyring in clear still opens, and is wrapped by the next change.
+	if table, _ := s.command(exitDone, "keys", "list"); !strings.Contains(table, "in clear") {
+		t.Error(table)
+	}
+	out, errs := s.command(exitDone, "keys", "rotate")
+	table, _ := s.command(exitDone, "keys", "list")
+	if !strings.Contains(table, "wrapped by KMS") || len(s.keyList()) != 2 {
+		t.Error(table)
+	}
+	wrapped := read(t, s.path("data/keyring.json"))
+	s.noKeys(inClear, out, errs, table, wrapped, read(t, s.path("data/audit.log")))
+
+	checks := newChecks(3, 1<<10)
+	s.publish(checks)
+	p := s.start()
+	until(t, "the events are settled", func() bool { return s.open() == 0 })
+	p.stop()
+	s.command(exitDone, "verify")
+	s.command(exitDone, "show", checks[0].Token, "--reveal")
+
+	if err := os.Remove(s.path("data/keyring.json")); err != nil {
+		t.Fatal(err)
+	}
+	if out, _ := s.command(exitDone, "keys", "new", "--kms"); !strings.Contains(out, "wrapped by KMS") {
+		t.Error(out)
+	}
+	s.api.RemoveKMSKey("cmk")
+	if _, stderr := s.command(exitFailed, "keys", "list"); !strings.Contains(stderr, "keyring.json: unwrap it: ") || !strings.Contains(stderr, "CmkDisabled: KMS Decrypt") {
+		t.Error(stderr)
+	}
+	s.write("secret_key", "wrong-key")
+	if _, stderr := s.command(exitFailed, "keys", "list"); !strings.Contains(stderr, "AuthFailure.SignatureFailure") {
+		t.Error(stderr)
+	}
+	config, _, _ := strings.Cut(read(t, s.config), "privacy:")
+	s.write("config.yaml", config)
+	if _, stderr := s.command(exitFailed, "keys", "list"); !strings.Contains(stderr, "set privacy.kms") {
+		t.Error(stderr)
+	}
+}
+
+// TestReseal: ingest into a sealed archive and a database, rotate, reseal, remove
+// the old key; everything opens.
+func TestReseal(t *testing.T) {
+	s, checks := stockedSite(t, "type: dir,", "type: dir, seal: true,")
+	old := s.keyList()[0].ID
+	person := checks[0].Person
+	reseal := func(want int, args ...string) (stdout, stderr string) {
+		t.Helper()
+		return s.command(want, append([]string{"keys", "reseal"}, args...)...)
+	}
+	sums := func(stdout string) map[string]resealSum {
+		t.Helper()
+		var answer struct{ Sinks []resealSum }
+		if err := json.Unmarshal([]byte(stdout), &answer); err != nil {
+			t.Fatal(err)
+		}
+		found := map[string]resealSum{}
+		for _, sum := range answer.Sinks {
+			found[sum.Sink] = sum
+		}
+		return found
+	}
+	expect := func(stdout string, resealed int) {
+		t.Helper()
+		for _, sink := range []string{"media", "records"} {
+			if got, want := sums(stdout)[sink], (resealSum{Sink: sink, Tokens: 3, Resealed: resealed}); got != want {
+				t.Errorf("%+v, want %+v", got, want)
+			}
+		}
+	}
+	stdout, _ := reseal(exitDone, "--json")
+	expect(stdout, 0)
+	s.command(exitDone, "keys", "rotate")
+	if stdout, _ := reseal(exitDone, "--dry-run"); stdout != "sink media: would look at 3 tokens\nsink records: would look at 3 tokens\n" {
+		t.Error(stdout)
+	}
+
+	// One file is damaged: the others are resealed, and the exit code tells. (All
+	// media of one token are in COS.)
+	file := sealedFile(t, s.path("media"))
+	good := read(t, file)
+	spoilt := []byte(good)
+	spoilt[len(spoilt)-1] ^= 1
+	if err := os.WriteFile(file, spoilt, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	stdout, stderr := reseal(exitPartial, "--json", "--sink", "media")
+	if got := sums(stdout)["media"]; got.Failed != 1 || got.Resealed != 1 || !strings.Contains(stderr, filepath.Base(file)) {
+		t.Errorf("%+v\n%s", got, stderr)
+	}
+	if err := os.WriteFile(file, []byte(good), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if stdout, _ := reseal(exitDone, "--parallel", "2"); stdout != "sink media: 3 tokens, 1 resealed, 0 failed\nsink records: 3 tokens, 3 resealed, 0 failed\n" {
+		t.Error(stdout)
+	}
+	stdout, _ = reseal(exitDone, "--json")
+	expect(stdout, 0)
+	s.command(exitDone, "keys", "remove", old, "--yes")
+
+	if stdout, _ := s.command(exitDone, "show", checks[0].Token, "--reveal"); !strings.Contains(stdout, person.Name) || !strings.Contains(stdout, person.IDCard) {
+		t.Error("a sealed value does not open")
+	}
+	s.command(exitDone, "verify")
+	// Redelivered tokens find their files, and new ones are sealed.
+	s.publish(newChecks(2, 1<<10))
+	p := s.start()
+	until(t, "the events are settled", func() bool { return s.open() == 0 })
+	p.stop()
+	s.command(exitDone, "verify")
+	if _, stderr := reseal(exitFailed, "--sink", "nowhere"); !strings.Contains(stderr, "no such sink") {
+		t.Error(stderr)
+	}
+}
+
+// sealedFile returns one of the sealed files of an archive.
+func sealedFile(t *testing.T, root string) string {
+	t.Helper()
+	files, err := filepath.Glob(filepath.Join(root, "*", "*", "*", "*.sealed"))
+	if err != nil || len(files) == 0 {
+		t.Fatalf("no sealed file: %v", err)
+	}
+	return files[0]
+}
