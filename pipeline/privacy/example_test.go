@@ -2,6 +2,7 @@ package privacy_test
 
 import (
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 
@@ -84,4 +85,40 @@ func ExamplePolicy_Open() {
 	// Output:
 	// [redacted] <nil>
 	// open name: the sealed value was altered or belongs elsewhere
+}
+
+func ExamplePolicy_SealMedia() {
+	dir, err := os.MkdirTemp("", "")
+	if err != nil {
+		panic(err)
+	}
+	defer func() { _ = os.RemoveAll(dir) }()
+	keys, err := privacy.OpenOrCreateKeyring(filepath.Join(dir, "keyring.json"))
+	if err != nil {
+		panic(err)
+	}
+	policy, err := privacy.NewPolicy(privacy.DefaultConfig(), keys)
+	if err != nil {
+		panic(err)
+	}
+	photo := picture("the bytes of a photo") // in the daemon, an asset's Content and Digest
+	ref := privacy.MediaRef{
+		Product: result.Enhanced, TokenHash: result.TokenHash(result.Enhanced, "T-0001"), Field: "BestFrame.BestFrame",
+	}
+	media, err := policy.SealMedia(ref, described(photo), photo)
+	if err != nil {
+		panic(err)
+	}
+	sealed, err := media.Open() // a sink stores what this gives
+	if err != nil {
+		panic(err)
+	}
+	opened, err := policy.OpenMedia(ref, sealed)
+	if err != nil {
+		panic(err)
+	}
+	text, err := io.ReadAll(opened)
+	fmt.Println(media.Size(), string(text), err)
+	// Output:
+	// 104 the bytes of a photo <nil>
 }
