@@ -104,7 +104,7 @@ func (a Account) check(path string, wrong report, names map[string]bool) {
 		wrong(path+".rate_limit", "must be 1 to 10000 requests per second")
 	}
 	if !infoType.MatchString(a.Request.InfoType) {
-		wrong(path+".request.info_type", `must be digits 0 to 6 put together, such as "0" or "13"`)
+		wrong(path+".request.info_type", `must be digits 0 to 6 put together, such as "0" or "1356"`)
 	} else if !strings.ContainsAny(a.Request.InfoType, "01") {
 		wrong(path+".request.info_type", "must have 0 or 1: without the text nobody knows whether the check is finished")
 	}

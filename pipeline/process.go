@@ -160,6 +160,13 @@ func (w *Worker) ingest(ctx context.Context, t *task) error {
 		}
 	}()
 	err = w.store(ctx, r, e)
+	var storing sinkErrors
+	if errors.As(err, &storing) && storing.erased() {
+		if err := w.finishErasure(ctx, sinks.KeyOf(r.Product, r.Token)); err != nil {
+			return fmt.Errorf("erase what was stored of an erased token: %w", err)
+		}
+		return errErased
+	}
 	if len(e.Done) > 0 {
 		// Written with every try, done or not, so that the entry outlives the event.
 		w.ledgerTrouble(w.ledger.save(context.WithoutCancel(ctx), t, e))
@@ -247,8 +254,8 @@ func (w *Worker) decide(t *task, err error) error {
 	switch {
 	case err == nil:
 		return nil
-	case errors.Is(err, errKnown):
-		return errKnown
+	case errors.Is(err, errKnown), errors.Is(err, errErased):
+		return err
 	case errors.As(err, &pulling):
 		code = apiCode(err)
 		switch pulling.class {
@@ -268,8 +275,6 @@ func (w *Worker) decide(t *task, err error) error {
 		switch class {
 		case sinks.ClassCanceled:
 			return context.Canceled
-		case sinks.ClassErased:
-			return errErased
 		case sinks.ClassPermanent:
 			return &giveUp{reason: event.Refused, code: code, err: err}
 		}

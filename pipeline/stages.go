@@ -60,6 +60,33 @@ func (s stages) names() []string {
 	return names
 }
 
+// finishErasure erases a token from every sink that keeps results: one of them says
+// that it was erased, and whoever erased it wanted it to be gone from all. What was
+// stored a moment ago in others goes, too.
+func (w *Worker) finishErasure(ctx context.Context, key sinks.Key) error {
+	var errs []error
+	for _, sink := range w.stages.keepers() {
+		if eraser, ok := sink.(sinks.Eraser); ok {
+			if err := eraser.Erase(ctx, key); err != nil {
+				errs = append(errs, fmt.Errorf("sink %s: %w", sink.Name(), err))
+			}
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// keepers returns the sinks that archive or record.
+func (s stages) keepers() []sinks.Sink {
+	list := make([]sinks.Sink, 0, len(s.archive)+len(s.record))
+	for _, a := range s.archive {
+		list = append(list, a)
+	}
+	for _, r := range s.record {
+		list = append(list, r)
+	}
+	return list
+}
+
 // store takes r through all stages, and leaves out what the ledger's entry says
 // is done; what is newly done it adds. Every sink of a stage is tried even when
 // another one failed, so that one sink's outage delays only what depends on it; a
@@ -109,6 +136,9 @@ func each[S any](list []S, call func(S) *sinkError) error {
 	for _, one := range list {
 		if err := call(one); err != nil {
 			failed = append(failed, err)
+			if err.class == sinks.ClassErased {
+				break
+			}
 		}
 	}
 	if len(failed) == 0 {
@@ -194,6 +224,12 @@ func (e sinkErrors) Error() string {
 		texts[i] = one.Error()
 	}
 	return strings.Join(texts, "; ")
+}
+
+// erased tells whether a sink says that the token was erased.
+func (e sinkErrors) erased() bool {
+	class, _ := e.class()
+	return class == sinks.ClassErased
 }
 
 // class is what the pipeline does about all of them together: as long as one

@@ -161,19 +161,22 @@ func newAccounts(cfg *config.Config, log *slog.Logger) (_ []pipeline.Account, _ 
 		}
 		closers = append(closers, closeClient)
 		accounts = append(accounts, pipeline.Account{
-			Name: account.Name,
-			Query: faceid.Query{
-				RuleID:     account.RuleID,
-				InfoType:   account.Request.InfoType,
-				BestFrames: account.Request.BestFrames,
-				CropIDCard: account.Request.CropIDCard,
-				Avatar:     account.Request.Avatar,
-				AllVideos:  account.Request.AllVideos,
-			},
-			Client: client,
+			Name: account.Name, Query: queryOf(account), Client: client,
 		})
 	}
 	return accounts, closeAll, nil
+}
+
+// queryOf returns what an account's results are asked for with.
+func queryOf(account config.Account) faceid.Query {
+	return faceid.Query{
+		RuleID:     account.RuleID,
+		InfoType:   account.Request.InfoType,
+		BestFrames: account.Request.BestFrames,
+		CropIDCard: account.Request.CropIDCard,
+		Avatar:     account.Request.Avatar,
+		AllVideos:  account.Request.AllVideos,
+	}
 }
 
 // newClient makes the client of an account with its keys. The returned function

@@ -3,8 +3,10 @@ package main
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
 	"fmt"
 	"os"
+	"sync"
 
 	"github.com/faceid-ingest/faceid-ingest/config"
 	"github.com/faceid-ingest/faceid-ingest/pipeline/envelope"
@@ -30,25 +32,40 @@ func openEncryption(cfg *config.Config, account config.Account) (faceid.Encrypti
 	if err != nil {
 		return faceid.Encryption{}, nil, err
 	}
-	source, closeAll := envelope.DataKeySource(kms), kms.Close
-	if life := e.DataKeyLife.Duration(); life > 0 {
-		cache := envelope.NewDataKeyCache(kms, life)
-		source, closeAll = cache, func() { cache.Forget(); kms.Close() }
+	life := e.DataKeyLife.Duration()
+	if life == 0 {
+		return faceid.Encryption{Mode: mode, Session: kmsSession(kms)}, kms.Close, nil
 	}
-	return faceid.Encryption{Mode: mode, Session: kmsSession(source)}, closeAll, nil
+	cache := envelope.NewDataKeyCache(kms, life)
+	closeAll := func() { cache.Forget(); kms.Close() }
+	return faceid.Encryption{Mode: mode, Session: kmsSession(cache), Forget: cache.Forget}, closeAll, nil
 }
 
-// consoleSession makes keys that are wrapped with the console's public key.
+// consoleSession makes keys that are wrapped with the console's public key. Its file
+// is read for each of them, so that a key which the console has replaced is used at
+// once.
 func consoleSession(e config.Encryption) (func(context.Context) (*envelope.Session, error), error) {
-	text, err := os.ReadFile(e.PublicKeyFile)
-	if err != nil {
-		return nil, fmt.Errorf("read encryption.public_key_file: %w", err)
+	read := func() (*envelope.PublicKey, error) {
+		text, err := os.ReadFile(e.PublicKeyFile)
+		if err != nil {
+			return nil, fmt.Errorf("read encryption.public_key_file: %w", err)
+		}
+		key, err := envelope.ParsePublicKey(envelope.Algorithm(e.Algorithm), text)
+		if err != nil {
+			return nil, fmt.Errorf("read encryption.public_key_file %s: %w", e.PublicKeyFile, err)
+		}
+		return key, nil
 	}
-	key, err := envelope.ParsePublicKey(envelope.Algorithm(e.Algorithm), text)
-	if err != nil {
-		return nil, fmt.Errorf("read encryption.public_key_file %s: %w", e.PublicKeyFile, err)
+	if _, err := read(); err != nil {
+		return nil, err
 	}
-	return func(context.Context) (*envelope.Session, error) { return envelope.NewSession(key) }, nil
+	return func(context.Context) (*envelope.Session, error) {
+		key, err := read()
+		if err != nil {
+			return nil, err
+		}
+		return envelope.NewSession(key)
+	}, nil
 }
 
 // kmsSession makes keys from data keys of KMS.
@@ -63,28 +80,55 @@ func kmsSession(source envelope.DataKeySource) func(context.Context) (*envelope.
 	}
 }
 
-// openEIDKey reads the merchant's private key; nil if there is none.
-func openEIDKey(e config.EID) (*envelope.PrivateKey, error) {
+// openEIDKey returns what reads the merchant's private key; nil if there is none. It
+// is asked for each eid result, and parses the files anew when they have changed.
+func openEIDKey(e config.EID) (func() (*envelope.PrivateKey, error), error) {
 	if e.PrivateKeyFile == "" {
 		return nil, nil //nolint:nilnil // a merchant may have none.
 	}
-	text, err := os.ReadFile(e.PrivateKeyFile)
+	file := &eidKeyFile{config: e}
+	_, err := file.key()
+	return file.key, err
+}
+
+// eidKeyFile keeps the key of a file as long as the file stays the same: opening one
+// with a passphrase is slow on purpose.
+type eidKeyFile struct {
+	config config.EID
+
+	mu     sync.Mutex
+	digest [sha256.Size]byte
+	parsed *envelope.PrivateKey
+}
+
+func (f *eidKeyFile) key() (*envelope.PrivateKey, error) {
+	text, err := os.ReadFile(f.config.PrivateKeyFile)
 	if err != nil {
 		return nil, fmt.Errorf("read eid.private_key_file: %w", err)
 	}
 	defer clear(text)
 	var passphrase []byte
-	if e.PassphraseFile != "" {
-		content, err := os.ReadFile(e.PassphraseFile)
+	if f.config.PassphraseFile != "" {
+		content, err := os.ReadFile(f.config.PassphraseFile)
 		if err != nil {
 			return nil, fmt.Errorf("read eid.passphrase_file: %w", err)
 		}
 		defer clear(content)
 		passphrase = bytes.TrimRight(content, "\r\n")
 	}
+	hash := sha256.New()
+	_, _ = hash.Write(text) // a hash takes everything
+	_, _ = hash.Write(passphrase)
+	digest := [sha256.Size]byte(hash.Sum(nil))
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.parsed != nil && digest == f.digest {
+		return f.parsed, nil
+	}
 	key, err := envelope.ParsePrivateKey(text, passphrase)
 	if err != nil {
-		return nil, fmt.Errorf("read eid.private_key_file %s: %w", e.PrivateKeyFile, err)
+		return nil, fmt.Errorf("read eid.private_key_file %s: %w", f.config.PrivateKeyFile, err)
 	}
+	f.parsed, f.digest = key, digest
 	return key, nil
 }

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"log/slog"
 	"path/filepath"
+	"reflect"
+	"slices"
 	"strings"
 	"testing"
 
@@ -120,7 +122,7 @@ func variants(way string, product result.Product) []faceidtest.Check {
 	forms := [][]faceidtest.Form{{faceidtest.Base64}, {faceidtest.COSKey}, {faceidtest.EscapedSlash, faceidtest.COSURL}}
 	var list []faceidtest.Check
 	for i, form := range forms {
-		for j, outcome := range []string{"pass", "fail", "0", "1", "2", "refused"} {
+		for j, outcome := range []string{"pass", "fail", "0", "1", "2", "0-refused", "1-refused", "2-refused"} {
 			number := 0
 			if product == result.EID {
 				number = 1
@@ -129,6 +131,8 @@ func variants(way string, product result.Product) []faceidtest.Check {
 			c.Token = fmt.Sprintf("%s-%d-%s", way, i, outcome)
 			c.Person.Name = fmt.Sprintf("测试%d%d", i, j)
 			c.Person.IDCard = fmt.Sprintf("0000001900010%02d%02d0", i, j)
+			c.Person.Address = fmt.Sprintf("虚构省测试市%d路%d号", i, j)
+			c.Person.Mobile = fmt.Sprintf("0000000%02d%02d", i, j)
 			c.FailedAttempts = j % 3
 			c.Code, c.Intention, c.IntentionCode = 0, "", 0
 			c.Media = c.Media[:3]
@@ -137,8 +141,8 @@ func variants(way string, product result.Product) []faceidtest.Check {
 				c.Code, c.Message = 2016, "比对相似度未达到通过标准"
 			case "0", "1", "2":
 				c.Intention = outcome
-			case "refused":
-				c.Intention, c.IntentionCode = "1", -301
+			case "0-refused", "1-refused", "2-refused":
+				c.Intention, c.IntentionCode = outcome[:1], -301
 			}
 			intentionMedia := map[string]faceidtest.Medium{
 				"0": {Field: "IntentionQuestionResult.Audios[0]", Kind: result.Audio, Size: 9000, Seed: 11},
@@ -199,6 +203,9 @@ func sameValues(t *testing.T, policy *privacy.Policy, records *sqldb.Sink, c fac
 	attempt := open(privacy.AttemptName, last, r.Attempts[last].Name) + open(privacy.AttemptIDCard, last, r.Attempts[last].IDCard)
 	switch {
 	case c.Product == result.Enhanced:
+		if open(privacy.OCRAddress, 0, r.Document.Address) != want.Address || open(privacy.Mobile, 0, r.Person.Mobile) != want.Mobile {
+			t.Errorf("%s: another address or phone", c.Token)
+		}
 		if attempt != want.Name+want.IDCard || open(privacy.OCRName, 0, r.Document.Name)+open(privacy.OCRIDCard, 0, r.Document.IDCard) != want.Name+want.IDCard {
 			t.Errorf("%s: the attempt or the document has other values", c.Token)
 		}
@@ -214,8 +221,35 @@ func sameValues(t *testing.T, policy *privacy.Policy, records *sqldb.Sink, c fac
 	if !strings.Contains(raw, `"Extra":"order-`+c.Token+`"`) || want.Name != "" && !strings.Contains(raw, want.Name) {
 		t.Errorf("%s: the raw answer is incomplete", c.Token)
 	}
-	if passed := c.Code == 0 && c.IntentionCode == 0; r.Verdict.Passed != passed || r.Verdict.Code != c.Code || (r.Verdict.Intention != "") != (c.Intention != "") {
-		t.Errorf("%s: verdict %+v", c.Token, r.Verdict)
+	sameVerdict(t, r.Verdict, c)
+	for _, m := range c.Media {
+		i := slices.IndexFunc(r.Assets, func(a privacy.Asset) bool { return a.Field == m.Field })
+		if i < 0 {
+			t.Errorf("%s: no %s", c.Token, m.Field)
+			continue
+		}
+		want := (*privacy.COSObject)(nil)
+		if m.Form.InCOS() {
+			want = &privacy.COSObject{Bucket: c.Bucket, Region: c.Region, Key: m.Key()}
+		}
+		if got := r.Assets[i]; !reflect.DeepEqual(got.COS, want) || (got.Inline == nil) != (want != nil) {
+			t.Errorf("%s: %s lies in %+v, want %+v", c.Token, m.Field, got.COS, want)
+		}
+	}
+}
+
+// sameVerdict compares an outcome with what the check chose.
+func sameVerdict(t *testing.T, v privacy.Verdict, c faceidtest.Check) {
+	t.Helper()
+	modes := map[string]result.IntentionMode{"": result.IntentionOff, "0": result.IntentionQuestion, "1": result.IntentionNod, "2": result.IntentionReadAloud}
+	if passed := c.Code == 0 && c.IntentionCode == 0; v.Passed != passed || v.Code != c.Code || v.Message != c.Message || v.Intention != modes[c.Intention] {
+		t.Errorf("%s: verdict %+v", c.Token, v)
+	}
+	if c.Intention != "" && (v.IntentionCode == nil || *v.IntentionCode != c.IntentionCode) || c.Intention == "" && v.IntentionCode != nil {
+		t.Errorf("%s: intention code %v, want %d", c.Token, v.IntentionCode, c.IntentionCode)
+	}
+	if (v.Similarity != "") != (c.Code == 0 || c.Code == 2016) || v.Liveness == nil || v.Compare == nil {
+		t.Errorf("%s: %+v", c.Token, v)
 	}
 }
 

@@ -49,7 +49,7 @@ func (c *configCheckCmd) onlineProbes(cfg *config.Config) ([]probe, error) {
 // productsOf returns the products that an account is configured for.
 func productsOf(account config.Account) []result.Product {
 	var list []result.Product
-	if account.RuleID != "" || account.EID.PrivateKeyFile == "" {
+	if account.RuleID != "" || account.EID.PrivateKeyFile == "" || account.Encryption.Mode != "none" {
 		list = append(list, result.Enhanced)
 	}
 	if account.EID.PrivateKeyFile != "" {
@@ -80,10 +80,11 @@ func pullNothing(ctx context.Context, cfg *config.Config, account config.Account
 		return err
 	}
 	defer func() { err = errors.Join(err, batch.Close()) }()
-	rule := account.RuleID
-	if rule == "" {
-		rule = "1"
+	q := queryOf(account)
+	q.Product, q.Token = product, token
+	if q.RuleID == "" {
+		q.RuleID = "1"
 	}
-	_, err = client.Get(ctx, faceid.Query{Product: product, Token: token, RuleID: rule}, batch)
+	_, err = client.Get(ctx, q, batch)
 	return err
 }

@@ -18,7 +18,7 @@ import (
 type showCmd struct {
 	Token   string `arg:"" help:"BizToken or EidToken."`
 	Product string `help:"Product of the token: enhanced or eid; either if left out." enum:",enhanced,eid" default:"" placeholder:"PRODUCT"`
-	Reveal  bool   `help:"Open sealed values. Needs the keyring, and leaves an entry in the audit log."`
+	Open    bool   `name:"reveal" help:"Open sealed values. Needs the keyring, and leaves an entry in the audit log."`
 	Reason  string `help:"Why, for the audit log, such as a ticket number." placeholder:"TEXT"`
 	Sink    string `help:"Record sink to read from; the first one if left out." placeholder:"NAME"`
 	JSON    bool   `help:"Print the whole record as JSON."`
@@ -35,7 +35,7 @@ func (c *showCmd) Run(ctx context.Context, a *app) (err error) {
 		return err
 	}
 	var closed error
-	if c.Reveal {
+	if c.Open {
 		log, entry := audit(s.cfg, "reveal", c.Reason)
 		open, err := s.policy.OpenRecord(rec, log, entry)
 		if open == nil {
@@ -56,7 +56,9 @@ func showTable(out io.Writer, rec *privacy.Record) error {
 	table := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 	line := func(name, value string) {
 		if value != "" {
-			_, _ = fmt.Fprintf(table, "%s\t%s\n", name, printable([]byte(value))) // Flush tells of errors
+			// A value that breaks lines or cells could pass for another.
+			value = strings.NewReplacer("\n", " ", "\t", " ").Replace(printable([]byte(value)))
+			_, _ = fmt.Fprintf(table, "%s\t%s\n", name, value) // Flush tells of errors
 		}
 	}
 	line("token", rec.Token)

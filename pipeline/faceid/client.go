@@ -63,8 +63,9 @@ type Config struct {
 	Storage     Storage
 	// Encryption says what answers are asked to come encrypted.
 	Encryption Encryption
-	// EIDKey opens the person of eid results; nil where the merchant gets none.
-	EIDKey *envelope.PrivateKey
+	// EIDKey returns the key that opens the person of eid results, and is asked for
+	// each of them; nil where the merchant gets none.
+	EIDKey func() (*envelope.PrivateKey, error)
 	// Log hears, once and at level debug, in which form eid results come; nil
 	// means nobody does.
 	Log *slog.Logger
@@ -149,7 +150,16 @@ const (
 	partCard   = "2"
 	partFrames = "3"
 	partVideo  = "4"
+	// The two that the verdict may depend on.
+	partReadAloud = "5"
+	partQuestions = "6"
 )
+
+// asksIntention tells whether the query asks for both intention parts.
+func (q Query) asksIntention() bool {
+	return q.InfoType == "" || strings.Contains(q.InfoType, "0") ||
+		strings.Contains(q.InfoType, partReadAloud) && strings.Contains(q.InfoType, partQuestions)
+}
 
 // parts returns the query for each of the parts it asks for, or only itself if
 // there is but one.
@@ -216,6 +226,9 @@ func (c *Client) Get(ctx context.Context, q Query, batch *spool.Batch) (*result.
 	r, err := c.read(ctx, answer, batch)
 	if err != nil {
 		return nil, err
+	}
+	if r.Verdict.Code == 0 && r.Verdict.Intention != result.IntentionOff && r.Verdict.IntentionCode == nil && !q.asksIntention() {
+		return nil, failure(AccountTrouble, "the intention step decides this check, and its part was not asked for: add 5 and 6 to request.info_type")
 	}
 	r.Product, r.Account, r.Token = q.Product, c.cfg.Account, q.Token
 	if q.Product == result.Enhanced {

@@ -18,8 +18,23 @@ type opened struct {
 	media   map[string]extract.Medium
 }
 
-// fetch makes one call and opens its answer.
+// keyRefused is what the service says when it cannot open the key of a request.
+const keyRefused = "FailedOperation.DecryptSystemError"
+
+// fetch makes one call and opens its answer. Where the service does not open the
+// request's key it tries once more with a new one, for a kept data key may be what
+// is wrong (FACTS §3.1).
 func (c *Client) fetch(ctx context.Context, q Query, batch *spool.Batch) (*opened, error) {
+	answer, err := c.fetchOnce(ctx, q, batch)
+	var refused *Error
+	if errors.As(err, &refused) && refused.Code == keyRefused && c.cfg.Encryption.Forget != nil {
+		c.cfg.Encryption.Forget()
+		answer, err = c.fetchOnce(ctx, q, batch)
+	}
+	return answer, err
+}
+
+func (c *Client) fetchOnce(ctx context.Context, q Query, batch *spool.Batch) (*opened, error) {
 	if c.cfg.Limit != nil {
 		if err := c.cfg.Limit.Wait(ctx); err != nil {
 			return nil, &Error{Class: Canceled, Err: err}
@@ -78,12 +93,27 @@ func (o *opened) add(other *opened) {
 	maps.Copy(o.media, other.media)
 }
 
+// isNothing tells whether a value says nothing: parts that were not asked for come
+// as null, "", an empty list or an object of nothing but those (FACTS §1.2).
 func isNothing(value json.RawMessage) bool {
-	switch string(bytes.TrimSpace(value)) {
+	value = bytes.TrimSpace(value)
+	switch string(value) {
 	case "", "null", `""`, "[]", "{}":
 		return true
 	}
-	return false
+	if value[0] != '{' {
+		return false
+	}
+	var members map[string]json.RawMessage
+	if json.Unmarshal(value, &members) != nil {
+		return false
+	}
+	for _, member := range members {
+		if !isNothing(member) {
+			return false
+		}
+	}
+	return true
 }
 
 var errUnexpected = errors.New("the answer does not have the documented form")

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"strings"
 	"time"
 
 	"github.com/faceid-ingest/faceid-ingest/pipeline/envelope"
@@ -120,10 +121,24 @@ func (k *KMS) call(ctx context.Context, action string, params map[string]any) (m
 	}
 	var refusal *Error
 	if err := apiError(members); errors.As(err, &refusal) {
+		refusal.Class, refusal.Err = kmsTrouble(refusal)
 		refusal.Err = fmt.Errorf("KMS %s: %w", action, refusal.Err)
 		return nil, refusal
 	}
 	return members, nil
+}
+
+// kmsTrouble classes what KMS refuses. The table of codes is the FaceID API's: what
+// there is about a token or an answer is here about the key, which its owner can
+// mend.
+func kmsTrouble(refusal *Error) (Class, error) {
+	switch {
+	case refusal.Class == Throttled, strings.HasPrefix(refusal.Code, "AuthFailure"), strings.HasPrefix(refusal.Code, "UnauthorizedOperation"):
+		return refusal.Class, refusal.Err
+	case refusal.Class == Transient && !strings.HasPrefix(refusal.Code, "ResourceUnavailable."):
+		return Transient, refusal.Err
+	}
+	return AccountTrouble, errors.New("the key cannot be used: check its id, that it is enabled, and the region and endpoint of KMS")
 }
 
 // decodePlaintext returns the key in an answer. Its error says nothing of it.

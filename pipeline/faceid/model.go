@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"strconv"
+	"strings"
 
 	"github.com/faceid-ingest/faceid-ingest/pipeline/result"
 )
@@ -18,9 +19,9 @@ type answer struct {
 	IntentionVerifyData     *readAloud
 	IntentionQuestionResult *questions
 	IntentionActionResult   *nod
-	IsVerifyIntention       bool
+	IsVerifyIntention       flag
 	IntentionVerifyType     text
-	IsCustomizeStorage      bool
+	IsCustomizeStorage      flag
 	BucketName              text
 }
 
@@ -59,7 +60,7 @@ type attempt struct {
 	Seq            text
 	Idcard, Name   result.Sensitive
 	Sim            text
-	IsNeedCharge   bool
+	IsNeedCharge   flag
 	Errcode        number
 	Errmsg         text
 	Livestatus     number
@@ -113,6 +114,22 @@ func (n *number) UnmarshalJSON(b []byte) error {
 		return errors.New("not an integer")
 	}
 	n.value = &v
+	return nil
+}
+
+// flag is a truth that may be null, and that a sender may write as a string or as 0
+// or 1.
+type flag bool
+
+func (f *flag) UnmarshalJSON(b []byte) error {
+	switch strings.ToLower(string(bytes.Trim(b, `"`))) {
+	case "true", "1":
+		*f = true
+	case "false", "0", "null", "":
+		*f = false
+	default:
+		return errors.New("not a truth")
+	}
 	return nil
 }
 

@@ -34,6 +34,9 @@ type Encryption struct {
 	// Session makes the key of one request; it is not nil unless Mode is
 	// EncryptNothing.
 	Session func(ctx context.Context) (*envelope.Session, error)
+	// Forget drops keys that are kept for later sessions, when the service has
+	// refused one; nil where none are.
+	Forget func()
 }
 
 // parameters returns what asks for the encryption.
@@ -87,6 +90,9 @@ func (c *Client) open(ctx context.Context, doc *extract.Document, members map[st
 	case c.cfg.Encryption.Mode == EncryptBody:
 		return nil, failure(AccountTrouble, "the answer came in clear, although its encryption was asked for: a proxy may have changed the request")
 	}
+	if len(encryption.EncryptList) == 0 && namesSomebody(members["Text"]) {
+		return nil, failure(AccountTrouble, "the names and numbers came in clear, although their encryption was asked for: a proxy may have changed the request")
+	}
 	plain, err := session.OpenFields(doc.JSON, encryption)
 	if err != nil {
 		return nil, sessionError("open the encrypted fields", err)
@@ -95,6 +101,14 @@ func (c *Client) open(ctx context.Context, doc *extract.Document, members map[st
 		return nil, err
 	}
 	return &opened{members, doc.Media}, nil
+}
+
+// namesSomebody tells whether a text part holds one of the fields that are always
+// encrypted when that is asked for (FACTS §1.1).
+func namesSomebody(raw json.RawMessage) bool {
+	var text struct{ IDCard, Name, OcrIDCard, OcrName json.RawMessage }
+	return json.Unmarshal(raw, &text) == nil &&
+		!(isNothing(text.IDCard) && isNothing(text.Name) && isNothing(text.OcrIDCard) && isNothing(text.OcrName))
 }
 
 // sessionError classes what went wrong with a key that was made for one request:
@@ -125,6 +139,10 @@ func (c *Client) openBody(ctx context.Context, doc *extract.Document, members ma
 	}
 	opened, err := membersOf(inner)
 	if err != nil {
+		return nil, err
+	}
+	// An error may be inside as well as outside.
+	if err := apiError(opened.members); err != nil {
 		return nil, err
 	}
 	outer := maps.Clone(members)
@@ -194,7 +212,11 @@ func (c *Client) openEID(r *result.Result, a *answer, response map[string]any) e
 	case !sealed && !r.Verdict.Passed:
 		return nil // there is a person only once the whole flow is done
 	}
-	user, err := c.cfg.EIDKey.OpenEID(string(a.EidInfo.DesKey), string(a.EidInfo.UserInfo))
+	key, err := c.cfg.EIDKey()
+	if err != nil {
+		return &Error{Class: AccountTrouble, Err: err}
+	}
+	user, err := key.OpenEID(string(a.EidInfo.DesKey), string(a.EidInfo.UserInfo))
 	switch {
 	case errors.Is(err, envelope.ErrNoUserInfo):
 		return failure(AccountTrouble, "%w; a merchant who wants none leaves eid.private_key_file out", err)

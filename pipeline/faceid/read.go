@@ -43,7 +43,7 @@ func (c *Client) read(ctx context.Context, o *opened, batch *spool.Batch) (*resu
 		}
 		return nil, err
 	}
-	found := &finder{ctx: ctx, batch: batch, media: o.media, resolver: c.resolver, inCOS: a.IsCustomizeStorage, bucket: string(a.BucketName)}
+	found := &finder{ctx: ctx, batch: batch, media: o.media, resolver: c.resolver, inCOS: bool(a.IsCustomizeStorage), bucket: string(a.BucketName)}
 	if r.Assets, err = found.assets(response); err != nil {
 		var e *Error
 		if !errors.As(err, &e) {
@@ -108,7 +108,7 @@ func attempts(list []attempt) []result.Attempt {
 	out := make([]result.Attempt, 0, len(list))
 	for _, a := range list {
 		one := result.Attempt{
-			Seq: string(a.Seq), Name: a.Name, IDCard: a.Idcard, Charged: a.IsNeedCharge, Similarity: string(a.Sim),
+			Seq: string(a.Seq), Name: a.Name, IDCard: a.Idcard, Charged: bool(a.IsNeedCharge), Similarity: string(a.Sim),
 			Code: a.Errcode.value, Message: string(a.Errmsg),
 			LivenessCode: a.Livestatus.value, LivenessMessage: string(a.Livemsg),
 			CompareCode: a.Comparestatus.value, CompareMessage: string(a.Comparemsg),

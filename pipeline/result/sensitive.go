@@ -64,9 +64,15 @@ func (s Sensitive) MarshalText() ([]byte, error) { return []byte(s.String()), ni
 // MarshalJSON prints String.
 func (s Sensitive) MarshalJSON() ([]byte, error) { return json.Marshal(s.String()) }
 
-// UnmarshalJSON takes a JSON string; null leaves the value empty. The error
-// does not repeat the input.
+// UnmarshalJSON takes a JSON string, or a number as it is written, for a sender may
+// take a phone number for one; null leaves the value empty. The error does not
+// repeat the input.
 func (s *Sensitive) UnmarshalJSON(b []byte) error {
+	var number json.Number
+	if len(b) > 0 && b[0] != '"' && json.Unmarshal(b, &number) == nil {
+		*s = NewSensitive(number.String())
+		return nil
+	}
 	var v *string
 	if err := json.Unmarshal(b, &v); err != nil {
 		return fmt.Errorf("a sensitive value must be a JSON string or null")

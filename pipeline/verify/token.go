@@ -34,7 +34,8 @@ func (r *run) archive(ctx context.Context, a sinks.ArchiveKeeper, key sinks.Key,
 		rec, err := records.Get(ctx, key)
 		switch {
 		case errors.Is(err, sinks.ErrNotFound):
-			f.problem(MissingRecord, records.Name(), key, "", "sink %s has assets of this token, and this one no record", a.Name())
+			// Beside a daemon it may be on its way, or erased just now.
+			f.later = append(f.later, doubt{MissingRecord, a, records})
 		case err != nil:
 			return err
 		default:
@@ -151,13 +152,14 @@ func (r *run) record(ctx context.Context, records sinks.RecordKeeper, key sinks.
 		_, err := archive.Manifest(ctx, key)
 		switch {
 		case errors.Is(err, sinks.ErrNotFound):
-			f.problem(MissingManifest, archive.Name(), key, "", "the record in sink %s tells of assets there", records.Name())
+			f.later = append(f.later, doubt{MissingManifest, archive, records})
 		case err != nil:
 			return err
 		}
 	}
+	archived := slices.ContainsFunc(rec.Assets, func(a privacy.Asset) bool { return len(a.Stored) > 0 })
 	for _, asset := range rec.Assets {
-		if len(asset.Stored) == 0 && len(r.archives) > 0 {
+		if len(asset.Stored) == 0 && archived && len(r.archives) > 0 { // else the archives were configured later
 			f.problem(MissingObject, records.Name(), key, asset.Field, "the record does not say where this asset is")
 		}
 	}
@@ -183,4 +185,31 @@ func (r *run) sealed(sink string, key sinks.Key, rec *privacy.Record, f *finding
 		}
 		return nil
 	})
+}
+
+// doubt is something that was missing when it was looked for. A daemon that stores or
+// erases at the same time makes such, so it is looked for once more when the batch
+// is done.
+type doubt struct {
+	kind    Kind
+	archive sinks.ArchiveKeeper
+	records sinks.RecordKeeper
+}
+
+// settle looks again for what was missing.
+func (d doubt) settle(ctx context.Context, key sinks.Key, f *finding) error {
+	_, manifestErr := d.archive.Manifest(ctx, key)
+	rec, recordErr := d.records.Get(ctx, key)
+	noManifest, noRecord := errors.Is(manifestErr, sinks.ErrNotFound), errors.Is(recordErr, sinks.ErrNotFound)
+	switch {
+	case manifestErr != nil && !noManifest:
+		return manifestErr
+	case recordErr != nil && !noRecord:
+		return recordErr
+	case d.kind == MissingRecord && noRecord && !noManifest:
+		f.problem(MissingRecord, d.records.Name(), key, "", "sink %s has assets of this token, and this one no record", d.archive.Name())
+	case d.kind == MissingManifest && noManifest && !noRecord && tellsOf(rec, d.archive.Name()):
+		f.problem(MissingManifest, d.archive.Name(), key, "", "the record in sink %s tells of assets there", d.records.Name())
+	}
+	return nil
 }

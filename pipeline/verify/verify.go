@@ -184,6 +184,8 @@ func sampled(key sinks.Key, part float64) bool {
 type finding struct {
 	summary  Summary
 	problems []Problem
+	// later is what is looked for once more.
+	later []doubt
 }
 
 // batch looks at tokens in parallel and reports in their order.
@@ -217,13 +219,19 @@ func (r *run) batch(ctx context.Context, keeper sinks.Keeper, keys []sinks.Key) 
 		}
 		return err
 	}
-	for _, f := range findings {
+	for i := range findings {
+		f := &findings[i]
+		for _, d := range f.later {
+			if err := d.settle(ctx, keys[i], f); err != nil {
+				return fmt.Errorf("verify sink %s: %w", keeper.Name(), err)
+			}
+		}
 		for _, p := range f.problems {
 			if err := r.cfg.Report(p); err != nil {
 				return err
 			}
 		}
-		r.at.Summary.add(f)
+		r.at.Summary.add(*f)
 	}
 	r.at.After = keys[len(keys)-1]
 	return r.cfg.Progress(r.at)

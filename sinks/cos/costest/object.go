@@ -376,14 +376,18 @@ func (c *call) putRetention() *failure {
 func (c *call) getRetention() *failure {
 	c.server.mu.Lock()
 	o := c.bucket.find(c.Key, c.query.Get("versionId"))
+	var until time.Time
+	if o != nil {
+		until = o.retainUntil
+	}
 	c.server.mu.Unlock()
 	switch {
 	case o == nil:
 		return notFound("NoSuchKey")
-	case o.retainUntil.IsZero():
+	case until.IsZero():
 		return notFound("NoSuchObjectLockConfiguration")
 	}
-	c.answer(http.StatusOK, retention{Mode: "COMPLIANCE", RetainUntilDate: o.retainUntil.UTC().Format(time.RFC3339)})
+	c.answer(http.StatusOK, retention{Mode: "COMPLIANCE", RetainUntilDate: until.UTC().Format(time.RFC3339)})
 	return nil
 }
 
