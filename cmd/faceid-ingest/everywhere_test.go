@@ -109,14 +109,15 @@ func newWorld(t *testing.T) *world {
 	}
 	t.Cleanup(w.kafka.Close)
 	s.write("hook-ca.pem", string(w.hook.certificate()))
-	text := read(t, s.config)
-	text = text[:strings.Index(text, "sinks:\n")] + fmt.Sprintf(`sinks:
+	before, rest, _ := strings.Cut(read(t, s.config), "sinks:\n")
+	_, after, _ := strings.Cut(rest, "http: {")
+	text := before + fmt.Sprintf(`sinks:
   - {name: evidence, type: cos, bucket: %s, region: ap-guangzhou, secret_id: AKID-cos, secret_key: cos-key, endpoint: %q, mode: pull, seal: true}
   - {name: rows, type: postgres, url: %q}
   - {name: stream, type: nats, create_stream: RESULTS}
   - {name: topic, type: kafka, brokers: [%q], topic: %s}
   - {name: hook, type: webhook, url: %q, secret: %q, tls: {ca: %s}, allow_private: true}
-`, archiveBucket, w.cos.URL(), w.postgres, w.kafka.ListenAddrs()[0], kafkaTopic, w.hook.server.URL+"/results", hookSecret, s.path("hook-ca.pem")) + text[strings.Index(text, "http: {"):]
+`, archiveBucket, w.cos.URL(), w.postgres, w.kafka.ListenAddrs()[0], kafkaTopic, w.hook.server.URL+"/results", hookSecret, s.path("hook-ca.pem")) + "http: {" + after
 	s.write("config.yaml", text)
 	return w
 }
@@ -232,20 +233,12 @@ func (w *world) dumpPostgres() []byte {
 	defer db.Close()
 	var out bytes.Buffer
 	for _, table := range []string{"results", "attempts", "assets", "warnings", "erased"} {
-		rows, err := db.QueryContext(w.t.Context(), "SELECT t::text FROM "+table+" t")
-		if err != nil {
+		var rows string
+		query := "SELECT coalesce(string_agg('" + table + " ' || t::text, E'\\n'), '') FROM " + table + " t"
+		if err := db.QueryRowContext(w.t.Context(), query).Scan(&rows); err != nil {
 			w.t.Fatal(err)
 		}
-		for rows.Next() {
-			var row string
-			if err := rows.Scan(&row); err != nil {
-				w.t.Fatal(err)
-			}
-			fmt.Fprintln(&out, table, row)
-		}
-		if err := rows.Close(); err != nil {
-			w.t.Fatal(err)
-		}
+		fmt.Fprintln(&out, rows)
 	}
 	return out.Bytes()
 }

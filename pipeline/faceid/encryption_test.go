@@ -103,7 +103,7 @@ func TestPartsOfObjectsWithNulls(t *testing.T) {
 		case "2":
 			return `{"Response":{"Text":{"ErrCode":null},"IdCardData":{"OcrFront":"/9j/4AAQSkZJRgABAQ==","OcrBack":null}}}`
 		case "4":
-			return `{"Response":{` + nothing[:strings.Index(nothing, `"VideoData"`)] + `"VideoData":{"LivenessVideo":"AAAAGGZ0eXBtcDQyAAAAAA=="}}}`
+			return `{"Response":{` + strings.Replace(nothing, `"VideoData":{"LivenessVideo":null}`, `"VideoData":{"LivenessVideo":"AAAAGGZ0eXBtcDQyAAAAAA=="}`, 1) + `}}`
 		}
 		return `{"Response":{` + nothing + `}}`
 	})
@@ -130,12 +130,12 @@ func TestIntentionPartNotAskedFor(t *testing.T) {
 
 // TestClearAnswers: what was to come encrypted and does not is no answer.
 func TestClearAnswers(t *testing.T) {
-	clear := func(sent) string {
+	inClear := func(sent) string {
 		return `{"Response":{"Text":{"ErrCode":0,"Name":"测试甲"},"Encryption":null}}`
 	}
-	_, err := ask(t, faceid.Encryption{Mode: faceid.EncryptFields, Session: dataKeySession}, faceid.Query{}, clear)
+	_, err := ask(t, faceid.Encryption{Mode: faceid.EncryptFields, Session: dataKeySession}, faceid.Query{}, inClear)
 	wants(t, err, faceid.AccountTrouble, "the names and numbers came in clear")
-	_, err = ask(t, faceid.Encryption{Mode: faceid.EncryptBody, Session: dataKeySession}, faceid.Query{}, clear)
+	_, err = ask(t, faceid.Encryption{Mode: faceid.EncryptBody, Session: dataKeySession}, faceid.Query{}, inClear)
 	wants(t, err, faceid.AccountTrouble, "the answer came in clear")
 	// A check in which nobody was seen has nothing to encrypt.
 	unnamed := func(sent) string { return `{"Response":{"Text":{"ErrCode":1001,"Name":"","IdCard":null}}}` }

@@ -107,8 +107,11 @@ func (c *Client) open(ctx context.Context, doc *extract.Document, members map[st
 // encrypted when that is asked for (FACTS §1.1).
 func namesSomebody(raw json.RawMessage) bool {
 	var text struct{ IDCard, Name, OcrIDCard, OcrName json.RawMessage }
-	return json.Unmarshal(raw, &text) == nil &&
-		!(isNothing(text.IDCard) && isNothing(text.Name) && isNothing(text.OcrIDCard) && isNothing(text.OcrName))
+	if json.Unmarshal(raw, &text) != nil {
+		return false
+	}
+	nobody := isNothing(text.IDCard) && isNothing(text.Name) && isNothing(text.OcrIDCard) && isNothing(text.OcrName)
+	return !nobody
 }
 
 // sessionError classes what went wrong with a key that was made for one request:
