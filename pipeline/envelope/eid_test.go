@@ -139,7 +139,7 @@ func TestOpenEIDRefuses(t *testing.T) {
 		{"not JSON", seal(merchant, "000000190001010000", envelopetest.Form{}), envelope.ErrMalformed},
 		{"cut off", seal(merchant, invented.json[:40], envelopetest.Form{}), envelope.ErrMalformed},
 		{"nobody", seal(merchant, `{"idtype":"01"}`, envelopetest.Form{}), envelope.ErrMalformed},
-		{"a number for a name", seal(merchant, `{"name":190001010000}`, envelopetest.Form{}), envelope.ErrMalformed},
+		{"a list for a name", seal(merchant, `{"name":["190001010000"]}`, envelopetest.Form{}), envelope.ErrMalformed},
 		{"more JSON", seal(merchant, invented.json+invented.json, envelopetest.Form{}), envelope.ErrMalformed},
 		{"not UTF-8", seal(merchant, "{\"name\":\"\xb2\xe2\"}", envelopetest.Form{}), envelope.ErrMalformed},
 	}
