@@ -289,7 +289,7 @@ func (n NATS) ReadPassword() (string, error) {
 // secret returns a secret from the configuration or its file.
 func secret(name string, value Secret, file string) (string, error) {
 	if file == "" {
-		return value.reveal(), nil
+		return string(value), nil
 	}
 	content, err := os.ReadFile(file)
 	if err != nil {

@@ -3,12 +3,10 @@ package cos
 import (
 	"errors"
 	"fmt"
-	"log/slog"
 	"net"
 	"net/url"
 	"regexp"
 	"slices"
-	"strconv"
 	"strings"
 
 	"github.com/faceid-ingest/faceid-ingest/sinks"
@@ -27,12 +25,12 @@ type Config struct {
 	// minutes before they end. Default static.
 	Credentials string `yaml:"credentials"`
 	// A secret may be in a file instead, which is read anew for each request.
-	SecretID         Secret `yaml:"secret_id"`
-	SecretIDFile     string `yaml:"secret_id_file"`
-	SecretKey        Secret `yaml:"secret_key"`
-	SecretKeyFile    string `yaml:"secret_key_file"`
-	SessionToken     Secret `yaml:"session_token"`
-	SessionTokenFile string `yaml:"session_token_file"`
+	SecretID         sinks.Secret `yaml:"secret_id"`
+	SecretIDFile     string       `yaml:"secret_id_file"`
+	SecretKey        sinks.Secret `yaml:"secret_key"`
+	SecretKeyFile    string       `yaml:"secret_key_file"`
+	SessionToken     sinks.Secret `yaml:"session_token"`
+	SessionTokenFile string       `yaml:"session_token_file"`
 	// Role is the name of the CAM role that is bound to the machine.
 	Role string `yaml:"role"`
 	// Source are the credentials for the bucket that FaceID writes to, if they are
@@ -72,10 +70,10 @@ type Config struct {
 
 	// SinglePutLimit is the size up to which an asset is uploaded by one request, at
 	// most 5GiB. Default 16MiB.
-	SinglePutLimit Size `yaml:"single_put_limit"`
+	SinglePutLimit sinks.Size `yaml:"single_put_limit"`
 	// PartSize is the size of the parts of larger ones, 1MiB to 5GiB. It grows where
 	// there would be more than 10000 parts. Default 16MiB.
-	PartSize Size `yaml:"part_size"`
+	PartSize sinks.Size `yaml:"part_size"`
 	// PartWorkers is how many parts of one asset are uploaded at once, 1 to 64.
 	// Default 4.
 	PartWorkers int `yaml:"part_workers"`
@@ -87,14 +85,14 @@ type Config struct {
 
 // Access are credentials, as in Config.
 type Access struct {
-	Credentials      string `yaml:"credentials"`
-	SecretID         Secret `yaml:"secret_id"`
-	SecretIDFile     string `yaml:"secret_id_file"`
-	SecretKey        Secret `yaml:"secret_key"`
-	SecretKeyFile    string `yaml:"secret_key_file"`
-	SessionToken     Secret `yaml:"session_token"`
-	SessionTokenFile string `yaml:"session_token_file"`
-	Role             string `yaml:"role"`
+	Credentials      string       `yaml:"credentials"`
+	SecretID         sinks.Secret `yaml:"secret_id"`
+	SecretIDFile     string       `yaml:"secret_id_file"`
+	SecretKey        sinks.Secret `yaml:"secret_key"`
+	SecretKeyFile    string       `yaml:"secret_key_file"`
+	SessionToken     sinks.Secret `yaml:"session_token"`
+	SessionTokenFile string       `yaml:"session_token_file"`
+	Role             string       `yaml:"role"`
 }
 
 // Retention is an object lock.
@@ -104,64 +102,6 @@ type Retention struct {
 	Mode string `yaml:"mode"`
 	// Days is how long objects are locked from when they are stored, 1 to 36500.
 	Days int `yaml:"days"`
-}
-
-// Secret is a value that is never printed.
-type Secret string
-
-const redacted = "[redacted]"
-
-// String hides the value.
-func (Secret) String() string { return redacted }
-
-// GoString hides the value from %#v.
-func (Secret) GoString() string { return redacted }
-
-// Format hides the value from every verb.
-func (Secret) Format(f fmt.State, _ rune) { _, _ = f.Write([]byte(redacted)) }
-
-// LogValue hides the value from log/slog.
-func (Secret) LogValue() slog.Value { return slog.StringValue(redacted) }
-
-// MarshalText hides the value from encoders.
-func (Secret) MarshalText() ([]byte, error) { return []byte(redacted), nil }
-
-// Size is a number of bytes, written with a unit: "16MiB", "1GiB", "5MB".
-type Size int64
-
-var sizeUnits = []struct {
-	name  string
-	bytes int64
-}{
-	{"KiB", 1 << 10}, {"MiB", 1 << 20}, {"GiB", 1 << 30},
-	{"KB", 1e3}, {"MB", 1e6}, {"GB", 1e9}, {"B", 1},
-}
-
-// UnmarshalText reads a size.
-func (s *Size) UnmarshalText(text []byte) error {
-	for _, unit := range sizeUnits {
-		number, ok := strings.CutSuffix(string(text), unit.name)
-		if !ok {
-			continue
-		}
-		n, err := strconv.ParseInt(strings.TrimSpace(number), 10, 64)
-		if err != nil || n < 0 || n > (1<<50)/unit.bytes {
-			break
-		}
-		*s = Size(n * unit.bytes)
-		return nil
-	}
-	return errors.New(`must be a size such as "16MiB" or "1GiB"`)
-}
-
-// MarshalText writes a size with the largest binary unit that divides it.
-func (s Size) MarshalText() ([]byte, error) {
-	for _, unit := range []int{2, 1, 0} {
-		if u := sizeUnits[unit]; s != 0 && int64(s)%u.bytes == 0 {
-			return fmt.Appendf(nil, "%d%s", int64(s)/u.bytes, u.name), nil
-		}
-	}
-	return fmt.Appendf(nil, "%dB", int64(s)), nil
 }
 
 const (
@@ -272,7 +212,7 @@ func (a Access) validate(prefix string, p *problems) {
 	}
 }
 
-func needs(field string, value Secret, file string, p *problems) {
+func needs(field string, value sinks.Secret, file string, p *problems) {
 	switch {
 	case value == "" && file == "":
 		p.add(field, "must be given, or %s_file", field)

@@ -88,29 +88,6 @@ func many(n int) map[string]string {
 	return tags
 }
 
-func TestSizes(t *testing.T) {
-	t.Parallel()
-	for text, want := range map[string]cos.Size{"16MiB": 16 << 20, "1GiB": 1 << 30, "5MB": 5e6, "0B": 0, "3 KiB": 3 << 10} {
-		var s cos.Size
-		must(t, s.UnmarshalText([]byte(text)))
-		if s != want {
-			t.Errorf("%s: %d, want %d", text, s, want)
-		}
-		out, err := s.MarshalText()
-		must(t, err)
-		var again cos.Size
-		if err := again.UnmarshalText(out); err != nil || again != s {
-			t.Errorf("%s is written %s: %v", text, out, err)
-		}
-	}
-	for _, text := range []string{"", "16", "-1B", "1TiB", "xMiB", "99999999999GiB"} {
-		var s cos.Size
-		if err := s.UnmarshalText([]byte(text)); err == nil {
-			t.Errorf("%q is a size of %d", text, s)
-		}
-	}
-}
-
 func TestSecretsAreNotPrinted(t *testing.T) {
 	t.Parallel()
 	c := valid()

@@ -16,13 +16,15 @@ import (
 	tcerrors "github.com/tencentcloud/tencentcloud-sdk-go/tencentcloud/common/errors"
 	tchttp "github.com/tencentcloud/tencentcloud-sdk-go/tencentcloud/common/http"
 	"github.com/tencentcloud/tencentcloud-sdk-go/tencentcloud/common/profile"
+
+	"github.com/faceid-ingest/faceid-ingest/sinks"
 )
 
 // credential signs requests. token is empty for long-lived keys.
 type credential struct{ id, key, token string }
 
 // Format prints no key.
-func (credential) Format(f fmt.State, _ rune) { _, _ = f.Write([]byte(redacted)) }
+func (credential) Format(f fmt.State, _ rune) { _, _ = f.Write([]byte("[redacted]")) }
 
 // credentials gives what signs a request that is about to be sent. Any number of
 // goroutines may call it.
@@ -53,7 +55,7 @@ func (a Access) static(context.Context) (c credential, err error) {
 	return c, nil
 }
 
-func readSecret(name string, value Secret, file string) (string, error) {
+func readSecret(name string, value sinks.Secret, file string) (string, error) {
 	text := string(value)
 	if file != "" {
 		f, err := os.Open(file)

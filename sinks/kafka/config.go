@@ -50,8 +50,8 @@ type SASL struct {
 	User string `yaml:"user"`
 	// Password, or the content of PasswordFile, which is read again for each
 	// connection.
-	Password     notice.Secret `yaml:"password"`
-	PasswordFile string        `yaml:"password_file"`
+	Password     sinks.Secret `yaml:"password"`
+	PasswordFile string       `yaml:"password_file"`
 }
 
 // TLS is the encryption of connections: notice.TLS, if it is enabled.

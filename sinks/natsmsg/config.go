@@ -26,11 +26,11 @@ type Config struct {
 	// CredsFile is a NATS credentials file. User and Password, or the content of
 	// PasswordFile, are for servers that know users by name. Files are read again for
 	// each connection.
-	CredsFile    string        `yaml:"creds_file"`
-	User         string        `yaml:"user"`
-	Password     notice.Secret `yaml:"password"`
-	PasswordFile string        `yaml:"password_file"`
-	TLS          notice.TLS    `yaml:"tls"`
+	CredsFile    string       `yaml:"creds_file"`
+	User         string       `yaml:"user"`
+	Password     sinks.Secret `yaml:"password"`
+	PasswordFile string       `yaml:"password_file"`
+	TLS          notice.TLS   `yaml:"tls"`
 	// Subject is the template of the subjects.
 	Subject string `yaml:"subject"`
 	// CreateStream is the name of a stream to make if none takes the subject; empty

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"log/slog"
 	"os"
 	"strings"
 
@@ -16,29 +15,9 @@ import (
 // maxFile bounds what is read of a file with a secret or certificates, in bytes.
 const maxFile = 1 << 20
 
-// Secret is a value of the configuration that is never printed.
-type Secret string
-
-// String hides the value; an empty one shows as such.
-func (s Secret) String() string {
-	if s == "" {
-		return ""
-	}
-	return "[redacted]"
-}
-
-// Format prints String for every verb.
-func (s Secret) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, s.String()) }
-
-// LogValue is what log/slog prints.
-func (s Secret) LogValue() slog.Value { return slog.StringValue(s.String()) }
-
-// MarshalText serves encoders; it gives String.
-func (s Secret) MarshalText() ([]byte, error) { return []byte(s.String()), nil }
-
 // CheckSecret says what is wrong with a secret that may be given by value or by
 // file. key is its yaml key, the file's is the same with "_file" behind it.
-func CheckSecret(key string, value Secret, file string) error {
+func CheckSecret(key string, value sinks.Secret, file string) error {
 	if value != "" && file != "" {
 		return &sinks.InvalidFieldError{Field: key, Problem: "give either " + key + " or " + key + "_file, not both"}
 	}
@@ -48,7 +27,7 @@ func CheckSecret(key string, value Secret, file string) error {
 // ReadSecret returns value, or else what file holds without the white space
 // around it. The file is read on every call, so that a rotated secret is used.
 // The error names key and the file.
-func ReadSecret(key string, value Secret, file string) (string, error) {
+func ReadSecret(key string, value sinks.Secret, file string) (string, error) {
 	if file == "" {
 		return string(value), nil
 	}

@@ -31,8 +31,8 @@ func write(t testing.TB, text string) string {
 
 func TestSecretIsNeverPrinted(t *testing.T) {
 	var out bytes.Buffer
-	s := notice.Secret("hunter2")
-	for _, v := range []any{s, &s, struct{ S notice.Secret }{s}, []notice.Secret{s}} {
+	s := sinks.Secret("hunter2")
+	for _, v := range []any{s, &s, struct{ S sinks.Secret }{s}, []sinks.Secret{s}} {
 		for _, verb := range []string{"%v", "%+v", "%#v", "%s", "%q", "%x"} {
 			fmt.Fprintf(&out, verb+"\n", v)
 		}
@@ -43,7 +43,7 @@ func TestSecretIsNeverPrinted(t *testing.T) {
 	if strings.Contains(out.String(), "hunter2") || strings.Contains(out.String(), "68756e") {
 		t.Error("the secret was printed")
 	}
-	if !strings.Contains(out.String(), "[redacted]") || notice.Secret("").String() != "" {
+	if !strings.Contains(out.String(), "[redacted]") || sinks.Secret("").String() != "" {
 		t.Error("a secret that is there cannot be told from none")
 	}
 }
@@ -51,7 +51,7 @@ func TestSecretIsNeverPrinted(t *testing.T) {
 func TestReadSecret(t *testing.T) {
 	file := write(t, " from a file\n")
 	for _, tt := range []struct {
-		value      notice.Secret
+		value      sinks.Secret
 		file       string
 		want, word string
 	}{

@@ -95,7 +95,7 @@ func hides(t *testing.T, text string) {
 
 func TestSecretsAreNotPrinted(t *testing.T) {
 	for _, cfg := range []any{
-		sqldb.Postgres{URL: sqldb.Secret(password)}, &sqldb.Postgres{URL: sqldb.Secret(password)}, &sqldb.MySQL{DSN: sqldb.Secret(password)},
+		sqldb.Postgres{URL: sinks.Secret(password)}, &sqldb.Postgres{URL: sinks.Secret(password)}, &sqldb.MySQL{DSN: sinks.Secret(password)},
 	} {
 		b, err := json.Marshal(cfg)
 		must(t, err)
@@ -131,13 +131,13 @@ func at(t *testing.T, cfg sinks.Config, host string, tls sqldb.TLS) sinks.Config
 		u, err := url.Parse(string(cfg.URL))
 		must(t, err)
 		u.Host = host + ":" + u.Port()
-		return &sqldb.Postgres{URL: sqldb.Secret(u.String()), TLS: tls, MaxConnections: 2}
+		return &sqldb.Postgres{URL: sinks.Secret(u.String()), TLS: tls, MaxConnections: 2}
 	case *sqldb.MySQL:
 		dsn, err := mysql.ParseDSN(string(cfg.DSN))
 		must(t, err)
 		_, port, _ := strings.Cut(dsn.Addr, ":")
 		dsn.Addr = host + ":" + port
-		return &sqldb.MySQL{DSN: sqldb.Secret(dsn.FormatDSN()), TLS: tls, MaxConnections: 2}
+		return &sqldb.MySQL{DSN: sinks.Secret(dsn.FormatDSN()), TLS: tls, MaxConnections: 2}
 	}
 	return cfg
 }
@@ -305,14 +305,14 @@ func TestOpenErrors(t *testing.T) {
 		cfg   sinks.Config
 		words []string
 	}{
-		"postgres, password":   {&sqldb.Postgres{URL: sqldb.Secret(u.String()), MaxConnections: 2}, []string{"PostgreSQL database", "127.0.0.1", "refuses the user or the password", "SQLSTATE 28P01"}},
-		"postgres, database":   {&sqldb.Postgres{URL: sqldb.Secret(pgURL + "_not_there"), MaxConnections: 2}, []string{"there is no such database"}},
+		"postgres, password":   {&sqldb.Postgres{URL: sinks.Secret(u.String()), MaxConnections: 2}, []string{"PostgreSQL database", "127.0.0.1", "refuses the user or the password", "SQLSTATE 28P01"}},
+		"postgres, database":   {&sqldb.Postgres{URL: sinks.Secret(pgURL + "_not_there"), MaxConnections: 2}, []string{"there is no such database"}},
 		"postgres, url file":   {&sqldb.Postgres{URLFile: "/nowhere", MaxConnections: 2}, []string{"url_file: read /nowhere: no such file"}},
-		"postgres, url":        {&sqldb.Postgres{URL: sqldb.Secret("postgres://" + password + "@[/x"), MaxConnections: 2}, []string{"url: must be a URL such as"}},
-		"mysql, password":      {&sqldb.MySQL{DSN: sqldb.Secret(dsn.FormatDSN()), MaxConnections: 2}, []string{"MySQL database", "127.0.0.1", "refuses the user or the password", "MySQL error 1045"}},
-		"mysql, database":      {&sqldb.MySQL{DSN: sqldb.Secret(myDSN + "_not_there"), MaxConnections: 2}, []string{"there is no such database"}},
+		"postgres, url":        {&sqldb.Postgres{URL: sinks.Secret("postgres://" + password + "@[/x"), MaxConnections: 2}, []string{"url: must be a URL such as"}},
+		"mysql, password":      {&sqldb.MySQL{DSN: sinks.Secret(dsn.FormatDSN()), MaxConnections: 2}, []string{"MySQL database", "127.0.0.1", "refuses the user or the password", "MySQL error 1045"}},
+		"mysql, database":      {&sqldb.MySQL{DSN: sinks.Secret(myDSN + "_not_there"), MaxConnections: 2}, []string{"there is no such database"}},
 		"mysql, dsn file":      {&sqldb.MySQL{DSNFile: "/nowhere", MaxConnections: 2}, []string{"dsn_file: read /nowhere: no such file"}},
-		"mysql, password file": {&sqldb.MySQL{DSN: sqldb.Secret(myDSN), PasswordFile: "/nowhere", MaxConnections: 2}, []string{"password_file: read /nowhere"}},
+		"mysql, password file": {&sqldb.MySQL{DSN: sinks.Secret(myDSN), PasswordFile: "/nowhere", MaxConnections: 2}, []string{"password_file: read /nowhere"}},
 	} {
 		_, err := test.cfg.Open(t.Context(), env(t))
 		if err == nil {
@@ -369,7 +369,7 @@ func TestPostgresWithoutPreparedStatements(t *testing.T) {
 	for _, mode := range []string{"exec", "simple_protocol"} {
 		t.Run(mode, func(t *testing.T) {
 			cfg, _ := postgresDB.fresh(t)
-			cfg.(*sqldb.Postgres).URL += sqldb.Secret("?default_query_exec_mode=" + mode)
+			cfg.(*sqldb.Postgres).URL += sinks.Secret("?default_query_exec_mode=" + mode)
 			opened, err := cfg.Open(t.Context(), env(t))
 			must(t, err)
 			sink := opened.(*sqldb.Sink)

@@ -52,12 +52,12 @@ var (
 
 	postgresDB = system{"postgres", "pgx", func(t testing.TB) (sinks.Config, string) {
 		url := dbtest.StartPostgres(t)
-		return &sqldb.Postgres{URL: sqldb.Secret(url), MaxConnections: 8}, url
+		return &sqldb.Postgres{URL: sinks.Secret(url), MaxConnections: 8}, url
 	}, "$1", duplicatePostgres}
 
 	mariaDB = system{"mariadb", "mysql", func(t testing.TB) (sinks.Config, string) {
 		dsn := dbtest.StartMariaDB(t)
-		return &sqldb.MySQL{DSN: sqldb.Secret(dsn), MaxConnections: 8}, dsn
+		return &sqldb.MySQL{DSN: sinks.Secret(dsn), MaxConnections: 8}, dsn
 	}, "?", nil}
 
 	systems = []system{sqliteDB, postgresDB, mariaDB}
@@ -301,7 +301,7 @@ func duplicatePostgres(t testing.TB, source string) (sinks.Config, string) {
 		must(t, errors.Join(err, admin.Close()))
 	})
 	u.Path = "/" + name
-	return &sqldb.Postgres{URL: sqldb.Secret(u.String()), MaxConnections: 8}, u.String()
+	return &sqldb.Postgres{URL: sinks.Secret(u.String()), MaxConnections: 8}, u.String()
 }
 
 var copies atomic.Int64

@@ -32,8 +32,8 @@ type MySQL struct {
 	// github.com/go-sql-driver/mysql reads it, but for tls, which is in TLS, and
 	// what the sink sets itself: character set, time zone and sql_mode. DSNFile
 	// names a file that holds it; it is read for each connection.
-	DSN     Secret `yaml:"dsn"`
-	DSNFile string `yaml:"dsn_file"`
+	DSN     sinks.Secret `yaml:"dsn"`
+	DSNFile string       `yaml:"dsn_file"`
 	// PasswordFile names a file that holds the password, if the DSN does not. It is
 	// read for each connection.
 	PasswordFile string `yaml:"password_file"`

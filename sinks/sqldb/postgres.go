@@ -33,8 +33,8 @@ type Postgres struct {
 	// URL is such as "postgres://user@host:5432/database", with several hosts and
 	// what else libpq knows, but for the sslmode and its like, which are in TLS.
 	// URLFile names a file that holds it; it is read for each connection.
-	URL     Secret `yaml:"url"`
-	URLFile string `yaml:"url_file"`
+	URL     sinks.Secret `yaml:"url"`
+	URLFile string       `yaml:"url_file"`
 	// PasswordFile names a file that holds the password, if the URL does not. It is
 	// read for each connection.
 	PasswordFile string `yaml:"password_file"`

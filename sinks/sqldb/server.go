@@ -10,7 +10,6 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"log/slog"
 	"net"
 	"os"
 	"strings"
@@ -19,26 +18,6 @@ import (
 
 	"github.com/faceid-ingest/faceid-ingest/sinks"
 )
-
-// Secret is a value that is never printed.
-type Secret string
-
-const redacted = "[redacted]"
-
-// String hides the value.
-func (Secret) String() string { return redacted }
-
-// GoString hides the value from %#v.
-func (Secret) GoString() string { return redacted }
-
-// Format hides the value from every verb.
-func (Secret) Format(f fmt.State, _ rune) { _, _ = f.Write([]byte(redacted)) }
-
-// LogValue hides the value from log/slog.
-func (Secret) LogValue() slog.Value { return slog.StringValue(redacted) }
-
-// MarshalText hides the value from encoders.
-func (Secret) MarshalText() ([]byte, error) { return []byte(redacted), nil }
 
 // TLS says how the connection to a database server is protected.
 type TLS struct {
@@ -148,7 +127,7 @@ func readFile(key, path string) (string, error) {
 
 // validateServer checks what configurations of servers have in common. name is the
 // key of the address, which holds the password, or the name of its file does.
-func validateServer(name string, address Secret, file string, connections int, t TLS) (problems []error) {
+func validateServer(name string, address sinks.Secret, file string, connections int, t TLS) (problems []error) {
 	switch {
 	case address == "" && file == "":
 		problems = append(problems, &sinks.InvalidFieldError{Field: name, Problem: fmt.Sprintf("must be given, or %s_file", name)})

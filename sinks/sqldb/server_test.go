@@ -210,12 +210,12 @@ func asUser(t testing.TB, d *database, user string) sinks.Config {
 		u, err := url.Parse(string(cfg.URL))
 		must(t, err)
 		u.User = url.UserPassword(user, "limited")
-		return &sqldb.Postgres{URL: sqldb.Secret(u.String()), MaxConnections: 4}
+		return &sqldb.Postgres{URL: sinks.Secret(u.String()), MaxConnections: 4}
 	case *sqldb.MySQL:
 		dsn, err := mysql.ParseDSN(string(cfg.DSN))
 		must(t, err)
 		dsn.User, dsn.Passwd = user, "limited"
-		return &sqldb.MySQL{DSN: sqldb.Secret(dsn.FormatDSN()), MaxConnections: 4}
+		return &sqldb.MySQL{DSN: sinks.Secret(dsn.FormatDSN()), MaxConnections: 4}
 	}
 	t.Fatalf("%T has no users", d.cfg)
 	return nil
@@ -273,14 +273,14 @@ func throughProxy(t testing.TB, cfg sinks.Config) *proxy {
 		p.server = u.Host
 		p.start(t)
 		u.Host = p.address
-		cfg.URL = sqldb.Secret(u.String())
+		cfg.URL = sinks.Secret(u.String())
 	case *sqldb.MySQL:
 		dsn, err := mysql.ParseDSN(string(cfg.DSN))
 		must(t, err)
 		p.server = dsn.Addr
 		p.start(t)
 		dsn.Addr = p.address
-		cfg.DSN = sqldb.Secret(dsn.FormatDSN())
+		cfg.DSN = sinks.Secret(dsn.FormatDSN())
 	default:
 		t.Fatalf("%T is no server", cfg)
 	}

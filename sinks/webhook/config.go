@@ -17,23 +17,23 @@ import (
 const maxTimeout = 5 * time.Minute
 
 func init() {
-	sinks.Register("webhook", func() sinks.Config { return &Config{Timeout: Duration(10 * time.Second)} })
+	sinks.Register("webhook", func() sinks.Config { return &Config{Timeout: sinks.Duration(10 * time.Second)} })
 }
 
 // Config is the configuration of a sink of type "webhook".
 type Config struct {
 	// URL is where requests go, or URLFile names a file that holds it: some
 	// receivers put a key into the path. It is https, without user or fragment.
-	URL     notice.Secret `yaml:"url"`
-	URLFile string        `yaml:"url_file"`
+	URL     sinks.Secret `yaml:"url"`
+	URLFile string       `yaml:"url_file"`
 	// Secret signs requests, or SecretFile names a file that holds one or several,
 	// each on a line.
-	Secret     notice.Secret `yaml:"secret"`
-	SecretFile string        `yaml:"secret_file"`
+	Secret     sinks.Secret `yaml:"secret"`
+	SecretFile string       `yaml:"secret_file"`
 	// Headers are added to each request, such as Authorization.
-	Headers map[string]notice.Secret `yaml:"headers"`
+	Headers map[string]sinks.Secret `yaml:"headers"`
 	// Timeout bounds one request with its answer: at most 5m, 10s by default.
-	Timeout Duration `yaml:"timeout"`
+	Timeout sinks.Duration `yaml:"timeout"`
 	// TLS are the authorities of the receiver's certificate, and a certificate of
 	// ours for receivers that want one.
 	TLS notice.TLS `yaml:"tls"`
@@ -141,22 +141,3 @@ func isToken(name string) bool {
 		return !strings.ContainsRune("!#$%&'*+-.^_`|~", r)
 	})
 }
-
-// Duration is a time span as Go writes it: "10s", "1m30s".
-type Duration time.Duration
-
-// Duration returns d as the standard library's type.
-func (d Duration) Duration() time.Duration { return time.Duration(d) }
-
-// UnmarshalText reads a time span.
-func (d *Duration) UnmarshalText(text []byte) error {
-	v, err := time.ParseDuration(string(text))
-	if err != nil {
-		return errors.New(`must be a time span such as "10s" or "1m30s"`)
-	}
-	*d = Duration(v)
-	return nil
-}
-
-// MarshalText writes a time span.
-func (d Duration) MarshalText() ([]byte, error) { return []byte(d.Duration().String()), nil }

@@ -57,7 +57,7 @@ func ExampleVerify() {
 }
 
 // send sends one notification to a server of this machine.
-func send(server *httptest.Server, secret notice.Secret) error {
+func send(server *httptest.Server, secret sinks.Secret) error {
 	ctx := context.Background()
 	folder, err := os.MkdirTemp("", "webhook")
 	if err != nil {
@@ -70,7 +70,7 @@ func send(server *httptest.Server, secret notice.Secret) error {
 		return err
 	}
 	cfg := &webhook.Config{
-		URL: notice.Secret(server.URL + "/faceid"), Secret: secret, Timeout: webhook.Duration(10 * time.Second),
+		URL: sinks.Secret(server.URL + "/faceid"), Secret: secret, Timeout: sinks.Duration(10 * time.Second),
 		TLS: notice.TLS{CA: ca}, AllowPrivate: true,
 	}
 	keys, err := privacy.OpenOrCreateKeyring(filepath.Join(folder, "keyring.json"))

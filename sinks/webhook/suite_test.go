@@ -22,7 +22,6 @@ import (
 	"github.com/faceid-ingest/faceid-ingest/pipeline/privacy"
 	"github.com/faceid-ingest/faceid-ingest/pipeline/result"
 	"github.com/faceid-ingest/faceid-ingest/sinks"
-	"github.com/faceid-ingest/faceid-ingest/sinks/notice"
 	"github.com/faceid-ingest/faceid-ingest/sinks/sinktest"
 	"github.com/faceid-ingest/faceid-ingest/sinks/webhook"
 )
@@ -73,7 +72,7 @@ func newReceiver(t testing.TB) *receiver {
 // config is that of a sink which sends to the receiver.
 func (r *receiver) config() *webhook.Config {
 	c := defaults()
-	c.URL, c.Secret, c.AllowPrivate, c.TLS.CA = notice.Secret(r.server.URL+path), secret, true, r.ca
+	c.URL, c.Secret, c.AllowPrivate, c.TLS.CA = sinks.Secret(r.server.URL+path), secret, true, r.ca
 	return c
 }
 

@@ -1,0 +1,92 @@
+package sinks
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// Duration is a time span as Go writes it: "60s", "1h30m".
+type Duration time.Duration
+
+// Duration returns d as the standard library's type.
+func (d Duration) Duration() time.Duration { return time.Duration(d) }
+
+// UnmarshalText reads a duration.
+func (d *Duration) UnmarshalText(text []byte) error {
+	v, err := time.ParseDuration(string(text))
+	if err != nil {
+		return errors.New(`must be a time span such as "60s" or "1h30m"`)
+	}
+	*d = Duration(v)
+	return nil
+}
+
+// MarshalText writes a duration.
+func (d Duration) MarshalText() ([]byte, error) { return []byte(time.Duration(d).String()), nil }
+
+// Size is a number of bytes, written with a unit: "256MiB", "4GiB", "10MB".
+type Size int64
+
+// units of sizes, the longer names first.
+var units = []struct {
+	name  string
+	bytes int64
+}{
+	{"KiB", 1 << 10}, {"MiB", 1 << 20}, {"GiB", 1 << 30}, {"TiB", 1 << 40},
+	{"KB", 1e3}, {"MB", 1e6}, {"GB", 1e9}, {"TB", 1e12}, {"B", 1},
+}
+
+// UnmarshalText reads a size.
+func (s *Size) UnmarshalText(text []byte) error {
+	wrong := errors.New(`must be a size such as "256MiB" or "4GiB"`)
+	for _, unit := range units {
+		number, ok := strings.CutSuffix(string(text), unit.name)
+		if !ok {
+			continue
+		}
+		n, err := strconv.ParseInt(strings.TrimSpace(number), 10, 64)
+		if err != nil || n < 0 || n > (1<<62)/unit.bytes {
+			return wrong
+		}
+		*s = Size(n * unit.bytes)
+		return nil
+	}
+	return wrong
+}
+
+// MarshalText writes a size with the largest unit that divides it.
+func (s Size) MarshalText() ([]byte, error) {
+	for i := 3; i >= 0; i-- {
+		if s != 0 && int64(s)%units[i].bytes == 0 {
+			return fmt.Appendf(nil, "%d%s", int64(s)/units[i].bytes, units[i].name), nil
+		}
+	}
+	return fmt.Appendf(nil, "%dB", int64(s)), nil
+}
+
+// Secret is a value that is never printed.
+type Secret string
+
+// String hides the value.
+func (s Secret) String() string {
+	if s == "" {
+		return ""
+	}
+	return "[redacted]"
+}
+
+// GoString hides the value from %#v.
+func (s Secret) GoString() string { return s.String() }
+
+// Format hides the value from every verb.
+func (s Secret) Format(f fmt.State, _ rune) { _, _ = f.Write([]byte(s.String())) }
+
+// LogValue hides the value from log/slog.
+func (s Secret) LogValue() slog.Value { return slog.StringValue(s.String()) }
+
+// MarshalText hides the value from encoders.
+func (s Secret) MarshalText() ([]byte, error) { return []byte(s.String()), nil }
