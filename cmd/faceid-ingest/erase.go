@@ -7,7 +7,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
+	"slices"
 	"strings"
 
 	"github.com/faceid-ingest/faceid-ingest/pipeline/event"
@@ -37,11 +39,14 @@ func (c *eraseCmd) Run(ctx context.Context, a *app) (err error) {
 	if err != nil {
 		return err
 	}
-	s, err := a.openStore(ctx)
+	s, closed, err := a.openWhatOpens(ctx)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, s.close()) }()
+	for _, name := range slices.Sorted(maps.Keys(closed)) {
+		_, _ = fmt.Fprintf(a.stderr, "sink %s cannot be opened, so nothing is erased there: %v\n", name, closed[name])
+	}
 	erasers, others := splitErasers(s.sinks)
 	for _, sink := range others {
 		_, _ = fmt.Fprintf(a.stderr, "sink %s cannot erase: what it holds of a person has to be removed where it is\n", sink.Name())
@@ -72,6 +77,14 @@ func (c *eraseCmd) Run(ctx context.Context, a *app) (err error) {
 			}
 			if c.JSON {
 				if err := lines.Encode(one); err != nil {
+					return err
+				}
+			}
+		}
+		for _, name := range slices.Sorted(maps.Keys(closed)) {
+			failed++
+			if c.JSON {
+				if err := lines.Encode(erased{token, name, closed[name].Error()}); err != nil {
 					return err
 				}
 			}

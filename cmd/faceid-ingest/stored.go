@@ -49,6 +49,35 @@ func (a *app) openStore(ctx context.Context) (*store, error) {
 	return &store{cfg, policy, open, closeAll}, nil
 }
 
+// openWhatOpens is openStore for a command that does what it can: sinks that do not
+// open are left out, and returned by name with the reason.
+func (a *app) openWhatOpens(ctx context.Context) (*store, map[string]error, error) {
+	cfg, err := a.loadConfig()
+	if err != nil {
+		return nil, nil, err
+	}
+	policy, err := openPolicy(ctx, cfg)
+	if err != nil {
+		return nil, nil, err
+	}
+	conn, err := a.connect(ctx)
+	if err != nil {
+		return nil, nil, err
+	}
+	s := &store{cfg: cfg, policy: policy}
+	s.close = func() error { return errors.Join(closeSinks(context.WithoutCancel(ctx), s.sinks), conn.Close()) }
+	failed := map[string]error{}
+	for _, one := range cfg.Sinks {
+		sink, err := one.Config.Open(ctx, sinks.Env{Name: one.Name, Policy: policy, Log: slog.New(slog.DiscardHandler), NATS: conn.NATS})
+		if err != nil {
+			failed[one.Name] = err
+			continue
+		}
+		s.sinks = append(s.sinks, sink)
+	}
+	return s, failed, nil
+}
+
 // openRecords opens the first record sink that can be read, or the named one, and
 // nothing else: whoever looks a result up need not reach every sink.
 func (a *app) openRecords(ctx context.Context, name string) (*store, sinks.RecordKeeper, error) {

@@ -2,6 +2,7 @@ package main
 
 import (
 	"encoding/json"
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
@@ -165,6 +166,25 @@ func TestErase(t *testing.T) {
 		t.Error(stdout)
 	}
 	s.command(exitDone, "verify")
+}
+
+// TestEraseDoesWhatItCan: a sink that cannot be opened keeps nobody in the others.
+func TestEraseDoesWhatItCan(t *testing.T) {
+	s, checks := stockedSite(t)
+	if err := os.Rename(s.path("media"), s.path("away")); err != nil {
+		t.Fatal(err)
+	}
+	s.write("media", "")
+	stdout, stderr := s.command(exitPartial, "erase", checks[0].Token, "--yes", "--json")
+	if !strings.Contains(stderr, "sink media cannot be opened, so nothing is erased there") || !strings.Contains(stdout, `"sink":"media","error"`) || !strings.Contains(stdout, `"sink":"records"}`) {
+		t.Errorf("%s%s", stdout, stderr)
+	}
+	if err := errors.Join(os.Remove(s.path("media")), os.Rename(s.path("away"), s.path("media"))); err != nil {
+		t.Fatal(err)
+	}
+	s.command(exitFailed, "show", checks[0].Token)
+	s.command(exitDone, "erase", checks[0].Token, "--yes")
+	s.holdsExactly(checks[1:])
 }
 
 // search returns the name of a file of the sinks that holds a text, or "".

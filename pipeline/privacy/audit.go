@@ -77,8 +77,13 @@ func (a *Audit) Append(entry AuditEntry) (err error) {
 	if len(line) >= maxAuditLine {
 		return errors.New("write the audit log: the entry is too long, shorten the reason")
 	}
+	info, err := f.Stat()
+	if err != nil {
+		return fmt.Errorf("read the audit log %s: %w", a.path, err)
+	}
 	_, err = f.Write(append(line, '\n'))
 	if err = errors.Join(err, f.Sync()); err != nil {
+		_ = f.Truncate(info.Size()) // half an entry would be in the way of the next
 		return fmt.Errorf("write the audit log %s: %w", a.path, err)
 	}
 	if last == nil {
@@ -106,7 +111,7 @@ func lastLine(f *os.File) ([]byte, error) {
 	}
 	text, whole := bytes.CutSuffix(tail, []byte("\n"))
 	if !whole {
-		return nil, errors.New("its last line was cut off; look at it, and end it with a line break")
+		return nil, errors.New("its last line was cut off: move the file aside and keep it, a new one is begun")
 	}
 	return text[bytes.LastIndexByte(text, '\n')+1:], nil
 }
