@@ -5,9 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"os"
 	"os/user"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/faceid-ingest/faceid-ingest/config"
@@ -27,26 +29,18 @@ type store struct {
 
 // openStore opens all sinks, beside the daemon or without it.
 func (a *app) openStore(ctx context.Context) (*store, error) {
-	cfg, err := a.loadConfig()
+	s, failed, err := a.openWhatOpens(ctx)
 	if err != nil {
 		return nil, err
 	}
-	policy, err := openPolicy(ctx, cfg)
-	if err != nil {
-		return nil, err
+	if len(failed) == 0 {
+		return s, nil
 	}
-	conn, err := a.connect(ctx)
-	if err != nil {
-		return nil, err
+	errs := make([]error, 0, len(failed)+1)
+	for _, name := range slices.Sorted(maps.Keys(failed)) {
+		errs = append(errs, fmt.Errorf("open sink %s: %w", name, failed[name]))
 	}
-	open, err := openSinks(ctx, cfg, conn, slog.New(slog.DiscardHandler))
-	if err != nil {
-		return nil, errors.Join(err, conn.Close())
-	}
-	closeAll := func() error {
-		return errors.Join(closeSinks(context.WithoutCancel(ctx), open), conn.Close())
-	}
-	return &store{cfg, policy, open, closeAll}, nil
+	return nil, errors.Join(append(errs, s.close())...)
 }
 
 // openWhatOpens is openStore for a command that does what it can: sinks that do not

@@ -179,6 +179,10 @@ func TestEraseDoesWhatItCan(t *testing.T) {
 	if !strings.Contains(stderr, "sink media cannot be opened, so nothing is erased there") || !strings.Contains(stdout, `"sink":"media","error"`) || !strings.Contains(stdout, `"sink":"records"}`) {
 		t.Errorf("%s%s", stdout, stderr)
 	}
+	// Whoever compares sinks needs all of them.
+	if _, stderr := s.command(exitFailed, "verify"); !strings.Contains(stderr, "open sink media: ") {
+		t.Error(stderr)
+	}
 	if err := errors.Join(os.Remove(s.path("media")), os.Rename(s.path("away"), s.path("media"))); err != nil {
 		t.Fatal(err)
 	}
