@@ -164,7 +164,7 @@ func (f *finder) text(v, pattern, field string) (any, error) {
 		if err != nil {
 			// The form of paths is not documented, and the bucket may be configured
 			// wrongly: neither is the result's fault.
-			return nil, failure(AccountTrouble, "%s: %w", field, err)
+			return nil, failure(RequestTrouble, "%s: %w", field, err)
 		}
 		f.add(rank, result.Asset{Field: field, Kind: mediaFields[rank].kind, ContentType: typeByName(object.Key), COS: &object})
 		return v, nil

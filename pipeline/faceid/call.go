@@ -139,7 +139,7 @@ func (c *caller) transportError(err error) *Error {
 	case errors.Is(err, context.DeadlineExceeded):
 		return failure(Transient, "no whole answer within %s", c.timeout)
 	case errors.Is(err, extract.ErrTooLarge), errors.Is(err, extract.ErrTooDeep):
-		return &Error{Class: AccountTrouble, Err: fmt.Errorf("%w (worker.max_response is %d bytes)", err, c.transport.Config.MaxBody)}
+		return &Error{Class: RequestTrouble, Err: fmt.Errorf("%w (worker.max_response is %d bytes)", err, c.transport.Config.MaxBody)}
 	case errors.As(err, &status), errors.As(err, &syntax), errors.As(err, &field):
 		// A transfer may have gone wrong; what is wrong for good ends at the
 		// event's deadline.

@@ -228,7 +228,7 @@ func (c *Client) Get(ctx context.Context, q Query, batch *spool.Batch) (*result.
 		return nil, err
 	}
 	if r.Verdict.Code == 0 && r.Verdict.Intention != result.IntentionOff && r.Verdict.IntentionCode == nil && !q.asksIntention() {
-		return nil, failure(AccountTrouble, "the intention step decides this check, and its part was not asked for: add 5 and 6 to request.info_type")
+		return nil, failure(RequestTrouble, "the intention step decides this check, and its part was not asked for: add 5 and 6 to request.info_type")
 	}
 	r.Product, r.Account, r.Token = q.Product, c.cfg.Account, q.Token
 	if q.Product == result.Enhanced {

@@ -326,7 +326,7 @@ func TestRefusals(t *testing.T) {
 		"unknown BizToken": {faceid.Query{Product: result.Enhanced, Token: "x", RuleID: "1"}, "InvalidParameter", faceid.Permanent},
 		"unknown EidToken": {faceid.Query{Product: result.EID, Token: "x"}, "InvalidParameterValue.BizTokenIllegal", faceid.Permanent},
 		"expired":          {query(old), "InvalidParameterValue.BizTokenExpired", faceid.Permanent},
-		"unknown rule":     {rule, "InvalidParameterValue.RuleIdNotExist", faceid.AccountTrouble},
+		"unknown rule":     {rule, "InvalidParameterValue.RuleIdNotExist", faceid.RequestTrouble},
 	} {
 		_, err := rig.get(t, tt.q)
 		var e *faceid.Error
@@ -410,7 +410,7 @@ func TestResponseLimit(t *testing.T) {
 	rig := newRig(t, func(c *faceid.Config) { c.MaxResponse = 100_000 })
 	c := marked()
 	rig.api.Put(c)
-	if _, err := rig.get(t, query(c)); faceid.ClassOf(err) != faceid.AccountTrouble || !strings.Contains(err.Error(), "worker.max_response is 100000 bytes") {
+	if _, err := rig.get(t, query(c)); faceid.ClassOf(err) != faceid.RequestTrouble || !strings.Contains(err.Error(), "worker.max_response is 100000 bytes") {
 		t.Errorf("got %v", err)
 	}
 }

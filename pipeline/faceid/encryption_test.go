@@ -122,7 +122,7 @@ func TestIntentionPartNotAskedFor(t *testing.T) {
 		return `{"Response":{"Text":{"ErrCode":0},"IsVerifyIntention":"true","IntentionVerifyType":"1","IntentionActionResult":null}}`
 	}
 	_, err := ask(t, faceid.Encryption{}, faceid.Query{InfoType: "13"}, script)
-	wants(t, err, faceid.AccountTrouble, "add 5 and 6 to request.info_type")
+	wants(t, err, faceid.RequestTrouble, "add 5 and 6 to request.info_type")
 	if r, err := ask(t, faceid.Encryption{}, faceid.Query{InfoType: "1356"}, script); err != nil || r.Verdict.Passed {
 		t.Errorf("%v", err)
 	}
@@ -134,9 +134,9 @@ func TestClearAnswers(t *testing.T) {
 		return `{"Response":{"Text":{"ErrCode":0,"Name":"测试甲"},"Encryption":null}}`
 	}
 	_, err := ask(t, faceid.Encryption{Mode: faceid.EncryptFields, Session: dataKeySession}, faceid.Query{}, inClear)
-	wants(t, err, faceid.AccountTrouble, "the names and numbers came in clear")
+	wants(t, err, faceid.RequestTrouble, "the names and numbers came in clear")
 	_, err = ask(t, faceid.Encryption{Mode: faceid.EncryptBody, Session: dataKeySession}, faceid.Query{}, inClear)
-	wants(t, err, faceid.AccountTrouble, "the answer came in clear")
+	wants(t, err, faceid.RequestTrouble, "the answer came in clear")
 	// A check in which nobody was seen has nothing to encrypt.
 	unnamed := func(sent) string { return `{"Response":{"Text":{"ErrCode":1001,"Name":"","IdCard":null}}}` }
 	if r, err := ask(t, faceid.Encryption{Mode: faceid.EncryptFields, Session: dataKeySession}, faceid.Query{}, unnamed); err != nil || r.Verdict.Code != 1001 {
@@ -145,7 +145,7 @@ func TestClearAnswers(t *testing.T) {
 	_, err = ask(t, faceid.Encryption{}, faceid.Query{}, func(sent) string {
 		return `{"Response":{"Text":{"ErrCode":0},"Encryption":{"EncryptList":["Response.Text.Name"]}}}`
 	})
-	wants(t, err, faceid.AccountTrouble, "which was not asked for")
+	wants(t, err, faceid.RequestTrouble, "which was not asked for")
 }
 
 // TestErrorInsideABody: an error may be encrypted like an answer.
@@ -197,7 +197,7 @@ func TestRefusedKey(t *testing.T) {
 		t.Errorf("%v, forgotten %d times, %d calls", err, forgotten, calls)
 	}
 	_, err := ask(t, e, faceid.Query{}, script(9))
-	wants(t, err, faceid.AccountTrouble, "check encryption.public_key_file")
+	wants(t, err, faceid.RequestTrouble, "check encryption.public_key_file")
 	if forgotten != 2 || calls != 2 {
 		t.Errorf("forgotten %d times, %d calls", forgotten, calls)
 	}
@@ -206,12 +206,12 @@ func TestRefusedKey(t *testing.T) {
 // TestKMSRefusals: what KMS says of a key never gives an event up.
 func TestKMSRefusals(t *testing.T) {
 	for code, want := range map[string]faceid.Class{
-		"InvalidParameter":                      faceid.AccountTrouble,
-		"InvalidParameterValue.InvalidKeyId":    faceid.AccountTrouble,
-		"ResourceUnavailable.CmkDisabled":       faceid.AccountTrouble,
-		"ResourceUnavailable.CmkNotFound":       faceid.AccountTrouble,
-		"ResponseSizeLimitExceeded":             faceid.AccountTrouble,
-		"UnauthorizedOperation":                 faceid.AccountTrouble,
+		"InvalidParameter":                      faceid.RequestTrouble,
+		"InvalidParameterValue.InvalidKeyId":    faceid.RequestTrouble,
+		"ResourceUnavailable.CmkDisabled":       faceid.RequestTrouble,
+		"ResourceUnavailable.CmkNotFound":       faceid.RequestTrouble,
+		"ResponseSizeLimitExceeded":             faceid.RequestTrouble,
+		"UnauthorizedOperation":                 faceid.RequestTrouble,
 		"AuthFailure.SignatureFailure":          faceid.AccountTrouble,
 		"InternalError":                         faceid.Transient,
 		"RequestLimitExceeded.UinLimitExceeded": faceid.Throttled,

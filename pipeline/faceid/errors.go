@@ -24,6 +24,10 @@ const (
 	// acts: credentials, arrears, clock, permissions. It says nothing about the
 	// token.
 	AccountTrouble Class = "account"
+	// RequestTrouble means that this way of asking fails until somebody acts: a rule
+	// that does not exist, a parameter, a key, a limit of ours. It may be this
+	// token's event that has it wrong, so that it says nothing about others.
+	RequestTrouble Class = "request"
 	// TooLarge means that the API refuses to send all parts in one answer.
 	TooLarge Class = "too_large"
 	// Canceled means that the caller gave up.
@@ -32,7 +36,7 @@ const (
 
 // Classes lists every class, for metrics that show all of them from the start.
 func Classes() []Class {
-	return []Class{Transient, Throttled, NotReady, Permanent, AccountTrouble, TooLarge, Canceled}
+	return []Class{Transient, Throttled, NotReady, Permanent, AccountTrouble, RequestTrouble, TooLarge, Canceled}
 }
 
 // Error says why a result could not be had. It holds nothing of an answer but
@@ -89,7 +93,7 @@ type apiCode struct {
 // its last part, and in the end taken for transient: a result that waits is not
 // lost, one that is given up may be.
 var apiCodes = map[string]apiCode{
-	"FailedOperation.DecryptSystemError":                {AccountTrouble, "the service cannot open the request's key: check encryption.public_key_file and encryption.algorithm"},
+	"FailedOperation.DecryptSystemError":                {RequestTrouble, "the service cannot open the request's key: check encryption.public_key_file and encryption.algorithm"},
 	"FailedOperation.EncryptSystemError":                {Transient, "the service failed to encrypt the answer"},
 	"FailedOperation.RequestLimitExceeded":              {Throttled, "the account calls too often"},
 	"FailedOperation.StsUnAuthErrError":                 {AccountTrouble, "the STS credentials are not authorised"},
@@ -98,10 +102,10 @@ var apiCodes = map[string]apiCode{
 	"InternalError.EncryptSystemError":                  {Transient, "the service failed to encrypt the answer"},
 	"InternalError":                                     {Transient, "error inside the service"},
 	"InvalidParameter":                                  {Permanent, "the service does not know this token, or a parameter is wrong"},
-	"InvalidParameterValue":                             {AccountTrouble, "the service refuses a parameter: check rule_id and request"},
+	"InvalidParameterValue":                             {RequestTrouble, "the service refuses a parameter: check rule_id and request"},
 	"InvalidParameterValue.BizTokenExpired":             {Permanent, "the token expired; Tencent has deleted the result"},
 	"InvalidParameterValue.BizTokenIllegal":             {Permanent, "the service does not know this token"},
-	"InvalidParameterValue.RuleIdNotExist":              {AccountTrouble, "the rule id does not exist: check rule_id, and where the event has its own from"},
+	"InvalidParameterValue.RuleIdNotExist":              {RequestTrouble, "the rule id does not exist: check rule_id, and where the event has its own from"},
 	"UnauthorizedOperation":                             {AccountTrouble, "the account is not allowed to do this: check its CAM policy"},
 	"UnauthorizedOperation.ActivateError":               {AccountTrouble, "the FaceID service of the account is not active: check the console"},
 	"UnauthorizedOperation.Activating":                  {AccountTrouble, "the FaceID service of the account is being activated"},
@@ -119,15 +123,15 @@ var apiCodes = map[string]apiCode{
 	"AuthFailure.TokenFailure":                          {AccountTrouble, "the STS token is wrong or expired"},
 	"AuthFailure.UnauthorizedOperation":                 {AccountTrouble, "the CAM policy of these credentials does not allow this action"},
 	"InvalidAction":                                     {AccountTrouble, "the endpoint does not know this action: check endpoint"},
-	"InvalidRequest":                                    {AccountTrouble, "the request has a wrong form: a proxy may have changed it"},
-	"MissingParameter":                                  {AccountTrouble, "the service misses a parameter: check endpoint and request"},
-	"UnknownParameter":                                  {AccountTrouble, "the endpoint does not know a parameter: check request and endpoint"},
+	"InvalidRequest":                                    {RequestTrouble, "the request has a wrong form: a proxy may have changed it"},
+	"MissingParameter":                                  {RequestTrouble, "the service misses a parameter: check endpoint and request"},
+	"UnknownParameter":                                  {RequestTrouble, "the endpoint does not know a parameter: check request and endpoint"},
 	"NoSuchVersion":                                     {AccountTrouble, "the endpoint does not know this version of the API: check endpoint"},
 	"IpInBlacklist":                                     {AccountTrouble, "this machine's address is on the account's black list"},
 	"IpNotInWhitelist":                                  {AccountTrouble, "this machine's address is not on the account's white list"},
 	"RequestLimitExceeded":                              {Throttled, "the account calls too often"},
 	"LimitExceeded":                                     {Throttled, "the account is over a limit"},
-	"RequestSizeLimitExceeded":                          {AccountTrouble, "the request is too large"},
+	"RequestSizeLimitExceeded":                          {RequestTrouble, "the request is too large"},
 	"ResponseSizeLimitExceeded":                         {TooLarge, "the answer is larger than the service sends at once"},
 	"ResourceUnavailable":                               {Transient, "a resource of the service is unavailable"},
 	"ServiceUnavailable":                                {Transient, "the service is unavailable"},
@@ -159,7 +163,7 @@ func lookUp(code string) apiCode {
 		row, ok := apiCodes[family]
 		switch {
 		case ok && row.class == Permanent:
-			return apiCode{AccountTrouble, "an error this version does not know, of a request that the service refuses"}
+			return apiCode{RequestTrouble, "an error this version does not know, of a request that the service refuses"}
 		case ok:
 			return row
 		}

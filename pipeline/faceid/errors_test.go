@@ -19,13 +19,14 @@ var documented = map[faceid.Class]string{
 	faceid.Throttled: `RequestLimitExceeded RequestLimitExceeded.IPLimitExceeded RequestLimitExceeded.UinLimitExceeded
 		RequestLimitExceeded.GlobalRegionUinLimitExceeded FailedOperation.RequestLimitExceeded LimitExceeded`,
 	faceid.Permanent: `InvalidParameter InvalidParameterValue.BizTokenExpired InvalidParameterValue.BizTokenIllegal`,
-	faceid.AccountTrouble: `FailedOperation.DecryptSystemError FailedOperation.StsUnAuthErrError UnauthorizedOperation
+	faceid.AccountTrouble: `FailedOperation.StsUnAuthErrError UnauthorizedOperation
 		UnauthorizedOperation.ActivateError UnauthorizedOperation.Activating UnauthorizedOperation.Arrears
 		UnauthorizedOperation.NonAuthorize UnauthorizedOperation.Nonactivated AuthFailure AuthFailure.InvalidAuthorization
 		AuthFailure.InvalidSecretId AuthFailure.MFAFailure AuthFailure.SecretIdNotFound AuthFailure.SignatureExpire
 		AuthFailure.SignatureFailure AuthFailure.TokenFailure AuthFailure.UnauthorizedOperation IpInBlacklist
-		IpNotInWhitelist UnsupportedRegion InvalidParameterValue InvalidParameterValue.RuleIdNotExist ActionOffline
-		InvalidAction InvalidRequest MissingParameter UnknownParameter NoSuchVersion RequestSizeLimitExceeded`,
+		IpNotInWhitelist UnsupportedRegion ActionOffline InvalidAction NoSuchVersion`,
+	faceid.RequestTrouble: `FailedOperation.DecryptSystemError InvalidParameterValue InvalidParameterValue.RuleIdNotExist
+		InvalidRequest MissingParameter UnknownParameter RequestSizeLimitExceeded`,
 	faceid.TooLarge: `ResponseSizeLimitExceeded`,
 }
 
@@ -33,7 +34,8 @@ var documented = map[faceid.Class]string{
 var undocumented = map[faceid.Class]string{
 	faceid.Transient:      `InternalError.Db FailedOperation.Something Nonsense Nonsense.Too`,
 	faceid.Throttled:      `RequestLimitExceeded.SomeLimit LimitExceeded.Quota`,
-	faceid.AccountTrouble: `AuthFailure.New UnauthorizedOperation.New.Deeper InvalidParameterValue.NewRule InvalidParameter.New`,
+	faceid.AccountTrouble: `AuthFailure.New UnauthorizedOperation.New.Deeper`,
+	faceid.RequestTrouble: `InvalidParameterValue.NewRule InvalidParameter.New`,
 }
 
 func TestEveryCodeOfTheAPI(t *testing.T) {

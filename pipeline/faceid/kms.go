@@ -74,7 +74,7 @@ func (k *KMS) DataKey(ctx context.Context) (*envelope.DataKey, error) {
 	}
 	dataKey, err := envelope.NewDataKey(key, blob)
 	if err != nil {
-		return nil, failure(AccountTrouble, "KMS GenerateDataKey: %w", err)
+		return nil, failure(RequestTrouble, "KMS GenerateDataKey: %w", err)
 	}
 	return dataKey, nil
 }
@@ -133,12 +133,15 @@ func (k *KMS) call(ctx context.Context, action string, params map[string]any) (m
 // mend.
 func kmsTrouble(refusal *Error) (Class, error) {
 	switch {
-	case refusal.Class == Throttled, strings.HasPrefix(refusal.Code, "AuthFailure"), strings.HasPrefix(refusal.Code, "UnauthorizedOperation"):
+	case refusal.Class == Throttled, strings.HasPrefix(refusal.Code, "AuthFailure"):
 		return refusal.Class, refusal.Err
+	case strings.HasPrefix(refusal.Code, "UnauthorizedOperation"):
+		// What needs no key goes on.
+		return RequestTrouble, refusal.Err
 	case refusal.Class == Transient && !strings.HasPrefix(refusal.Code, "ResourceUnavailable."):
 		return Transient, refusal.Err
 	}
-	return AccountTrouble, errors.New("the key cannot be used: check its id, that it is enabled, and the region and endpoint of KMS")
+	return RequestTrouble, errors.New("the key cannot be used: check its id, that it is enabled, and the region and endpoint of KMS")
 }
 
 // decodePlaintext returns the key in an answer. Its error says nothing of it.

@@ -66,7 +66,7 @@ func (c *Client) session(ctx context.Context, product result.Product) (*envelope
 		if errors.As(err, &e) {
 			return nil, e
 		}
-		return nil, &Error{Class: AccountTrouble, Err: fmt.Errorf("make the key of a request: %w", err)}
+		return nil, &Error{Class: RequestTrouble, Err: fmt.Errorf("make the key of a request: %w", err)}
 	}
 	return session, nil
 }
@@ -82,16 +82,16 @@ func (c *Client) open(ctx context.Context, doc *extract.Document, members map[st
 	hasBody := !isNothing(members["EncryptedBody"])
 	switch {
 	case session == nil && (hasBody || len(encryption.EncryptList) > 0):
-		return nil, failure(AccountTrouble, "the answer is encrypted, which was not asked for: check encryption in the configuration of the account")
+		return nil, failure(RequestTrouble, "the answer is encrypted, which was not asked for: check encryption in the configuration of the account")
 	case session == nil:
 		return &opened{members, doc.Media}, nil
 	case hasBody:
 		return c.openBody(ctx, doc, members, session, encryption, batch)
 	case c.cfg.Encryption.Mode == EncryptBody:
-		return nil, failure(AccountTrouble, "the answer came in clear, although its encryption was asked for: a proxy may have changed the request")
+		return nil, failure(RequestTrouble, "the answer came in clear, although its encryption was asked for: a proxy may have changed the request")
 	}
 	if len(encryption.EncryptList) == 0 && namesSomebody(members["Text"]) {
-		return nil, failure(AccountTrouble, "the names and numbers came in clear, although their encryption was asked for: a proxy may have changed the request")
+		return nil, failure(RequestTrouble, "the names and numbers came in clear, although their encryption was asked for: a proxy may have changed the request")
 	}
 	plain, err := session.OpenFields(doc.JSON, encryption)
 	if err != nil {
@@ -211,22 +211,22 @@ func (c *Client) openEID(r *result.Result, a *answer, response map[string]any) e
 	case c.cfg.EIDKey == nil && !sealed:
 		return nil
 	case c.cfg.EIDKey == nil:
-		return failure(AccountTrouble, "the person of an eid result is encrypted for the merchant: configure eid.private_key_file")
+		return failure(RequestTrouble, "the person of an eid result is encrypted for the merchant: configure eid.private_key_file")
 	case !sealed && !r.Verdict.Passed:
 		return nil // there is a person only once the whole flow is done
 	}
 	key, err := c.cfg.EIDKey()
 	if err != nil {
-		return &Error{Class: AccountTrouble, Err: err}
+		return &Error{Class: RequestTrouble, Err: err}
 	}
 	user, err := key.OpenEID(string(a.EidInfo.DesKey), string(a.EidInfo.UserInfo))
 	switch {
 	case errors.Is(err, envelope.ErrNoUserInfo):
-		return failure(AccountTrouble, "%w; a merchant who wants none leaves eid.private_key_file out", err)
+		return failure(RequestTrouble, "%w; a merchant who wants none leaves eid.private_key_file out", err)
 	case errors.Is(err, envelope.ErrKeyMismatch):
-		return failure(AccountTrouble, "open the person of an eid result: %w: eid.private_key_file is not the key that the merchant registered", err)
+		return failure(RequestTrouble, "open the person of an eid result: %w: eid.private_key_file is not the key that the merchant registered", err)
 	case err != nil:
-		return failure(AccountTrouble, "open the person of an eid result: %w", err)
+		return failure(RequestTrouble, "open the person of an eid result: %w", err)
 	}
 	c.eidVariant.Do(func() { c.cfg.Log.Debug("opened the person of an eid result", "variant", user.Variant) })
 	r.Person.Name, r.Person.IDCard, r.EID.IDType = user.Name, user.IDNumber, user.IDType
