@@ -30,10 +30,13 @@ const (
 	Expired Reason = "expired"
 	// Refused means that a sink will never take this result.
 	Refused Reason = "refused"
+	// Crashed means that every worker that took the event died, or lost its
+	// connection, before it said what became of it.
+	Crashed Reason = "crashed"
 )
 
 // Reasons lists every reason.
-func Reasons() []Reason { return []Reason{Malformed, Rejected, Unfinished, Expired, Refused} }
+func Reasons() []Reason { return []Reason{Malformed, Rejected, Unfinished, Expired, Refused, Crashed} }
 
 // Headers of a dead letter.
 const (
@@ -69,6 +72,8 @@ type DeadLetter struct {
 	Body []byte
 	// Trace is the event's trace context; may be nil.
 	Trace nats.Header
+	// History are earlier burials of the event, oldest first.
+	History []Burial
 }
 
 // Bury stores the letter and returns when the stream has it. Burying the same
@@ -85,6 +90,9 @@ func (p *Publisher) Bury(ctx context.Context, l DeadLetter) error {
 	msg.Header.Set(headerLast, l.Last.UTC().Format(time.RFC3339Nano))
 	msg.Header.Set(headerSubject, l.Subject)
 	msg.Header.Set(headerSequence, strconv.FormatUint(l.StreamSequence, 10))
+	if text := encodeHistory(l.History); text != "" {
+		msg.Header.Set(headerHistory, text)
+	}
 	// With the time: sequences begin again in a stream that was deleted.
 	id := fmt.Sprintf("%s-%d-%d", Stream, l.StreamSequence, l.First.UnixNano())
 	if _, err := p.js.PublishMsg(ctx, msg, jetstream.WithMsgID(id)); err != nil {
@@ -188,7 +196,7 @@ func deadLetter(subject string, h nats.Header, body []byte, sequence uint64) Dea
 		Reason: Reason(h.Get(headerReason)), Code: h.Get(headerCode), Detail: h.Get(headerDetail),
 		Attempts: number(headerAttempts), First: when(headerFirst), Last: when(headerLast),
 		Subject: h.Get(headerSubject), StreamSequence: number(headerSequence),
-		Body: body, Trace: trace,
+		Body: body, Trace: trace, History: decodeHistory(h.Get(headerHistory)),
 	}
 }
 

@@ -2,9 +2,11 @@ package event
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
@@ -23,13 +25,23 @@ const (
 	// minAge is the least that a stream must keep events for: a result lives
 	// that long.
 	minAge = 72 * time.Hour
-	// maxAckPending bounds the events of one consumer that are held or wait out
-	// a delay: a delayed event keeps its place until it is redelivered.
-	maxAckPending = 20_000
+	// maxAckPending does not bound the events of one consumer that are held or wait
+	// out a delay: a bound would let events that wait keep new ones away. Workers
+	// bound what they hold themselves.
+	maxAckPending = -1
+	// MaxDeliveries is how often one message is delivered at most. A worker puts an
+	// event on the stream anew long before (see Publisher.Republish), so that only
+	// one whose workers die on it comes here; see AdvisoryStream.
+	MaxDeliveries = 30
+	// reaperName is the durable consumer of AdvisoryStream.
+	reaperName = "reaper"
+	// advisoryPrefix is where a server publishes that a message was delivered as
+	// often as it may be; the stream and the consumer follow.
+	advisoryPrefix = "$JS.EVENT.ADVISORY.CONSUMER.MAX_DELIVERIES."
 )
 
-// EnsureStreams creates the streams of events and dead letters where they are
-// missing. A stream that exists is left as its owner made it, except that missing
+// EnsureStreams creates the streams of events, parked events, dead letters and
+// advisories where they are missing. A stream that exists is left as its owner made it, except that missing
 // subjects are added and replicas raised, never lowered; one that would lose
 // events (another retention than limits, storage in memory, an age below 72
 // hours, old events dropped for new ones) is an error.
@@ -59,7 +71,30 @@ func EnsureStreams(ctx context.Context, js jetstream.JetStream, replicas int) er
 		Duplicates:  duplicates,
 		Replicas:    replicas,
 	}
-	return errors.Join(ensureStream(ctx, js, events), ensureStream(ctx, js, dead))
+	parked := jetstream.StreamConfig{
+		Name:        ParkedStream,
+		Description: "FaceID events whose results are parked until a sink takes them",
+		Subjects:    []string{Parked.prefix() + "*.*"},
+		// What is done must go by itself: these events have no age at which they do.
+		Retention:  jetstream.WorkQueuePolicy,
+		Storage:    jetstream.FileStorage,
+		Discard:    jetstream.DiscardNew,
+		Duplicates: duplicates,
+		MaxMsgSize: 2 * MaxBody,
+		Replicas:   replicas,
+	}
+	advisories := jetstream.StreamConfig{
+		Name:        AdvisoryStream,
+		Description: "What the server says of FaceID events that no worker survives",
+		Subjects:    []string{advisoryPrefix + Stream + ".*", advisoryPrefix + ParkedStream + ".*"},
+		Retention:   jetstream.WorkQueuePolicy,
+		Storage:     jetstream.FileStorage,
+		Discard:     jetstream.DiscardNew,
+		MaxAge:      maxAge,
+		Replicas:    replicas,
+	}
+	return errors.Join(ensureStream(ctx, js, events), ensureStream(ctx, js, dead),
+		ensureStream(ctx, js, parked), ensureStream(ctx, js, advisories))
 }
 
 func ensureStream(ctx context.Context, js jetstream.JetStream, want jetstream.StreamConfig) error {
@@ -75,7 +110,7 @@ func ensureStream(ctx context.Context, js jetstream.JetStream, want jetstream.St
 		return fmt.Errorf("look at stream %s: %w", want.Name, err)
 	}
 	have := stream.CachedInfo().Config
-	if problem := losing(have); problem != "" {
+	if problem := losing(have, want); problem != "" {
 		return fmt.Errorf("stream %s would lose events: %s; change it, or delete it and it is made anew", want.Name, problem)
 	}
 	changed := have.Replicas < want.Replicas
@@ -96,13 +131,15 @@ func ensureStream(ctx context.Context, js jetstream.JetStream, want jetstream.St
 }
 
 // losing says how a stream would lose events, or returns "".
-func losing(have jetstream.StreamConfig) string {
+func losing(have, want jetstream.StreamConfig) string {
 	bounded := have.MaxMsgs > 0 || have.MaxBytes > 0 || have.MaxMsgsPerSubject > 0
 	switch {
-	case have.Retention != jetstream.LimitsPolicy:
-		return fmt.Sprintf("it has %s retention, and must have limits", have.Retention)
+	case have.Retention != want.Retention:
+		return fmt.Sprintf("it has %s retention, and must have %s", have.Retention, strings.ToLower(want.Retention.String()))
 	case have.Storage != jetstream.FileStorage:
 		return fmt.Sprintf("it has %s storage, and must have files", have.Storage)
+	case have.MaxAge > 0 && want.MaxAge == 0:
+		return fmt.Sprintf("it keeps them for %s, and must without end", have.MaxAge)
 	case have.MaxAge > 0 && have.MaxAge < minAge:
 		return fmt.Sprintf("it keeps them for %s, and must for %s", have.MaxAge, minAge)
 	case have.Discard == jetstream.DiscardOld && bounded:
@@ -116,15 +153,16 @@ func losing(have jetstream.StreamConfig) string {
 // an event to another worker.
 func EnsureConsumer(ctx context.Context, js jetstream.JetStream, account string, lane Lane, ackWait time.Duration) (jetstream.Consumer, error) {
 	name := ConsumerName(account, lane)
-	consumer, err := js.CreateOrUpdateConsumer(ctx, Stream, jetstream.ConsumerConfig{
+	consumer, err := js.CreateOrUpdateConsumer(ctx, lane.Stream(), jetstream.ConsumerConfig{
 		Durable:       name,
 		Description:   fmt.Sprintf("Worker of account %s, %s events", account, lane),
 		FilterSubject: LaneSubjects(account, lane),
 		DeliverPolicy: jetstream.DeliverAllPolicy,
 		AckPolicy:     jetstream.AckExplicitPolicy,
 		AckWait:       ackWait,
-		// The worker decides when to give up, by time left and not by a count.
-		MaxDeliver:    -1,
+		// The worker decides when to give up, by time left and not by a count; this
+		// is for an event that ends every worker.
+		MaxDeliver:    MaxDeliveries,
 		MaxAckPending: maxAckPending,
 		ReplayPolicy:  jetstream.ReplayInstantPolicy,
 	})
@@ -132,4 +170,39 @@ func EnsureConsumer(ctx context.Context, js jetstream.JetStream, account string,
 		return nil, fmt.Errorf("create consumer %s: %w", name, err)
 	}
 	return consumer, nil
+}
+
+// EnsureReaper creates the durable consumer of the advisories, which all workers
+// share.
+func EnsureReaper(ctx context.Context, js jetstream.JetStream) (jetstream.Consumer, error) {
+	consumer, err := js.CreateOrUpdateConsumer(ctx, AdvisoryStream, jetstream.ConsumerConfig{
+		Durable:     reaperName,
+		Description: "Makes dead letters of events that no worker survives",
+		AckPolicy:   jetstream.AckExplicitPolicy,
+		AckWait:     time.Minute,
+	})
+	if err != nil {
+		return nil, fmt.Errorf("create consumer %s: %w", reaperName, err)
+	}
+	return consumer, nil
+}
+
+// Advisory says that a message was delivered as often as it may be.
+type Advisory struct {
+	// Stream and Sequence are the message's, Consumer is who was given it.
+	Stream   string `json:"stream"`
+	Consumer string `json:"consumer"`
+	Sequence uint64 `json:"stream_seq"`
+	// Deliveries is how often it was delivered.
+	Deliveries uint64 `json:"deliveries"`
+}
+
+// DecodeAdvisory reads what the server published. Whoever may publish on the
+// server's subjects can forge one: it is a hint, as events are.
+func DecodeAdvisory(body []byte) (Advisory, error) {
+	var a Advisory
+	if err := json.Unmarshal(body, &a); err != nil || a.Sequence == 0 || a.Stream != Stream && a.Stream != ParkedStream {
+		return Advisory{}, errors.New("not an advisory about an event")
+	}
+	return a, nil
 }

@@ -14,10 +14,16 @@ const (
 	Stream = "FACEID"
 	// DeadStream holds dead letters.
 	DeadStream = "FACEID_DEAD"
+	// ParkedStream holds the events of parked results: those that are pulled and
+	// wait for a sink. They do not age.
+	ParkedStream = "FACEID_PARKED"
+	// AdvisoryStream holds what the server says of events that were delivered as
+	// often as they may be: every worker that took them ended.
+	AdvisoryStream = "FACEID_ADVISORIES"
 )
 
-// Lane tells live events from those of a backfill. Each lane of each account
-// has a consumer of its own, so that a backfill never delays a live result.
+// Lane is one of the queues of an account. Each has a consumer of its own, so that
+// a backfill never delays a live result, and what waits for a sink delays neither.
 type Lane string
 
 const (
@@ -25,16 +31,31 @@ const (
 	Live Lane = "live"
 	// Backfill events come from lists of old tokens.
 	Backfill Lane = "backfill"
+	// Parked events are those of results that were pulled and wait for a sink. Only
+	// workers publish them.
+	Parked Lane = "parked"
 )
 
 // Lanes lists the lanes, the more urgent one first.
-func Lanes() []Lane { return []Lane{Live, Backfill} }
+func Lanes() []Lane { return []Lane{Live, Backfill, Parked} }
 
 func (l Lane) prefix() string {
-	if l == Backfill {
+	switch l {
+	case Backfill:
 		return "faceid.backfill."
+	case Parked:
+		return "faceid.parked."
+	default:
+		return "faceid.completed."
 	}
-	return "faceid.completed."
+}
+
+// Stream returns the stream that holds the lane's events.
+func (l Lane) Stream() string {
+	if l == Parked {
+		return ParkedStream
+	}
+	return Stream
 }
 
 var accountName = regexp.MustCompile(`^[a-z0-9][a-z0-9-]{0,31}$`)
