@@ -156,8 +156,11 @@ func eachPersonal(r *result.Result, do func(f Field, position int, v *result.Sen
 	}
 }
 
-// KeyID names the key that the parcel is sealed under.
-func (s *SealedParcel) KeyID() string { return s.parts[0].Header().KeyID }
+// Seal names the key and the cipher that the whole parcel is sealed with.
+func (s *SealedParcel) Seal() (keyID string, c Cipher) {
+	h := s.parts[0].Header()
+	return h.KeyID, h.Cipher
+}
 
 // Size is how many bytes the sealed form has.
 func (s *SealedParcel) Size() int64 {

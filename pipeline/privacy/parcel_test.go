@@ -333,7 +333,11 @@ func policyKey(t *testing.T, policy *privacy.Policy, r *result.Result) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return parcel.KeyID()
+	id, c := parcel.Seal()
+	if c != privacy.AES256GCM {
+		t.Errorf("sealed with %s", c)
+	}
+	return id
 }
 
 func TestParcelRefuses(t *testing.T) {

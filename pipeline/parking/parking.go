@@ -1,0 +1,279 @@
+// Package parking keeps pulled results whose sinks are down, so that the API is not
+// needed again.
+//
+// In goes a *result.Result with its media, out comes the same; in between it lies in
+// a JetStream object store, sealed with the keyring (privacy.SealParcel). The name of
+// an object is "<product>.<token hash>", and what else NATS shows of it are its size
+// and the id of the key: neither a token nor anything of a person.
+//
+// What may go wrong: the store is full (ErrFull), a parcel is not what was parked
+// (ErrDamaged) or its key is gone (*privacy.UnknownKeyError); any other error is
+// NATS, the keyring or the spool, and passes.
+//
+// The objects have the form of nats.go's object store (ADR-20), and its tools read
+// them. They are written and read by own code, because nats.go announces an object
+// before it knows that all of its chunks are stored, so that a store which fills up
+// loses the old object with the new one; leaves chunks for ever when two write the
+// same name; and reads through a subscription which a reader that stops early leaks.
+package parking
+
+import (
+	"context"
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"regexp"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/faceid-ingest/faceid-ingest/pipeline/privacy"
+	"github.com/faceid-ingest/faceid-ingest/pipeline/result"
+)
+
+// Bucket is the name of the object store.
+const Bucket = "FACEID_PARKED"
+
+const (
+	streamName  = "OBJ_" + Bucket
+	chunkPrefix = "$O." + Bucket + ".C."
+	infoPrefix  = "$O." + Bucket + ".M."
+	// keyName and cipherName are in an object's metadata: what it is sealed with.
+	keyName    = "sealing-key"
+	cipherName = "cipher"
+	// requestWait bounds one request to NATS.
+	requestWait = 15 * time.Second
+)
+
+var (
+	// ErrFull means that a result does not fit into what is left of the quota.
+	ErrFull = errors.New("no room to park the result (parking.quota)")
+	// ErrNotParked means that there is no result of the token.
+	ErrNotParked = errors.New("no result of this token is parked")
+	// ErrDamaged means that what is parked is not what Park was given. It will not
+	// get better: Drop it.
+	ErrDamaged = errors.New("the parked result is damaged")
+)
+
+// Config says how much is kept, and how safely.
+type Config struct {
+	// Replicas is on how many servers the results are kept, 1 to 5.
+	Replicas int
+	// Quota bounds all parked results of all processes together, sealed and with
+	// what the server adds, in bytes.
+	Quota int64
+}
+
+// Store is where results are parked. It is safe for use by several goroutines, and
+// the bucket by several processes.
+type Store struct {
+	stream jetstream.Stream
+	js     jetstream.JetStream
+	policy *privacy.Policy
+	quota  int64
+	// chunk is how many bytes of a parcel go into a message.
+	chunk int
+}
+
+// Open makes the bucket where it is missing. Of one that exists, the quota becomes
+// that of cfg, which drops nothing where it is lower than what is in use; replicas
+// are raised, never lowered. A server that cannot set the quota aside, because it has
+// not so much, gets a bucket without a limit: the store minds the quota all the same.
+//
+// Open also removes what parkings that were cut off have left.
+func Open(ctx context.Context, js jetstream.JetStream, cfg Config, policy *privacy.Policy) (*Store, error) {
+	switch {
+	case cfg.Quota < 1:
+		return nil, errors.New("open the parking: the quota must be positive")
+	case !policy.HasKeyring():
+		return nil, errors.New("open the parking: the privacy policy has no keyring: set privacy.keyring_file")
+	}
+	stream, err := ensureBucket(ctx, js, cfg)
+	if err != nil {
+		return nil, fmt.Errorf("open the parking: %w", err)
+	}
+	s := &Store{
+		stream: stream, js: js, policy: policy, quota: cfg.Quota,
+		// Half of what a message may have leaves room for its headers, and for the
+		// base64 in which the server sends it back.
+		chunk: int(min(maxChunk, js.Conn().MaxPayload()/2)),
+	}
+	if err := s.sweep(ctx, abandonedAfter); err != nil {
+		return nil, fmt.Errorf("open the parking: %w", err)
+	}
+	return s, nil
+}
+
+// ensureBucket makes or changes the stream of the bucket.
+func ensureBucket(ctx context.Context, js jetstream.JetStream, cfg Config) (jetstream.Stream, error) {
+	want := jetstream.StreamConfig{
+		Name:        streamName,
+		Description: "FaceID results that wait for a sink, sealed",
+		Subjects:    []string{chunkPrefix + ">", infoPrefix + ">"},
+		Storage:     jetstream.FileStorage,
+		Discard:     jetstream.DiscardNew,
+		MaxBytes:    cfg.Quota,
+		Replicas:    cfg.Replicas,
+		AllowRollup: true,
+		// A read that a replica answers may be older than what was parked just now.
+		AllowDirect: false,
+	}
+	stream, err := orWithoutLimit(want, func(c jetstream.StreamConfig) (jetstream.Stream, error) { return js.CreateStream(ctx, c) })
+	if !errors.Is(err, jetstream.ErrStreamNameAlreadyInUse) {
+		return stream, err
+	}
+	if stream, err = js.Stream(ctx, streamName); err != nil {
+		return nil, err
+	}
+	have := stream.CachedInfo().Config
+	switch {
+	case have.Storage != want.Storage || have.Retention != want.Retention || have.MaxAge > 0:
+		return nil, fmt.Errorf("bucket %s would lose results: it must keep them in files, without an age; change it, or delete it and it is made anew", Bucket)
+	case have.MaxBytes == want.MaxBytes && have.Replicas >= want.Replicas && !have.AllowDirect && have.AllowRollup && have.Discard == want.Discard:
+		return stream, nil
+	}
+	have.MaxBytes, have.Replicas, have.Discard = want.MaxBytes, max(have.Replicas, want.Replicas), want.Discard
+	have.AllowDirect, have.AllowRollup, have.DenyPurge = false, true, false
+	return orWithoutLimit(have, func(c jetstream.StreamConfig) (jetstream.Stream, error) { return js.UpdateStream(ctx, c) })
+}
+
+// orWithoutLimit sets a stream up, and where the server cannot set so many bytes
+// aside, does so without a limit.
+func orWithoutLimit(cfg jetstream.StreamConfig, do func(jetstream.StreamConfig) (jetstream.Stream, error)) (jetstream.Stream, error) {
+	stream, err := do(cfg)
+	if err == nil || !noRoom(err) {
+		return stream, err
+	}
+	cfg.MaxBytes = -1
+	return do(cfg)
+}
+
+// Codes of the server that nats.go has no names for.
+const (
+	codeAccountResources jetstream.ErrorCode = 10002
+	codeResources        jetstream.ErrorCode = 10023
+	codeMemory           jetstream.ErrorCode = 10028
+	codeStorage          jetstream.ErrorCode = 10047
+	codeStoreFailed      jetstream.ErrorCode = 10077
+)
+
+// noRoom tells whether the server has refused something for want of room.
+func noRoom(err error) bool {
+	var api *jetstream.APIError
+	if !errors.As(err, &api) {
+		return false
+	}
+	switch api.ErrorCode {
+	case codeAccountResources, codeResources, codeMemory, codeStorage:
+		return true
+	case codeStoreFailed:
+		return api.Description == "maximum bytes exceeded"
+	}
+	return false
+}
+
+// Usage is how much is parked.
+type Usage struct {
+	// Results is how many there are.
+	Results int
+	// Bytes are in use, of Quota.
+	Bytes, Quota int64
+}
+
+// Usage asks one question of the server. A result that is just being parked counts
+// with its bytes already.
+func (s *Store) Usage(ctx context.Context) (Usage, error) {
+	ctx, cancel := context.WithTimeout(ctx, requestWait)
+	defer cancel()
+	info, err := s.stream.Info(ctx)
+	if err != nil {
+		return Usage{}, fmt.Errorf("look at the parking: %w", err)
+	}
+	// Each has one subject for its chunks and one for its description.
+	return Usage{Results: int(info.State.NumSubjects / 2), Bytes: int64(info.State.Bytes), Quota: s.quota}, nil
+}
+
+// object is what is known of a name.
+type object struct {
+	name string
+	// seq is the sequence of the description; 0 if there is none.
+	seq uint64
+	// info describes the object. It is zero if there is none and if its description
+	// cannot be read; another tool may have marked it as deleted.
+	info jetstream.ObjectInfo
+}
+
+// exists tells whether there is an object; it may be damaged.
+func (o object) exists() bool { return o.seq > 0 && !o.info.Deleted }
+
+func nameOf(p result.Product, hash string) string { return string(p) + "." + hash }
+
+func infoSubject(name string) string {
+	return infoPrefix + base64.URLEncoding.EncodeToString([]byte(name))
+}
+
+// validID keeps what is read from the bucket from being taken for a wildcard.
+var validID = regexp.MustCompile(`^[A-Za-z0-9]{1,64}$`)
+
+// look reads what is known of a name.
+func (s *Store) look(ctx context.Context, name string) (object, error) {
+	ctx, cancel := context.WithTimeout(ctx, requestWait)
+	defer cancel()
+	msg, err := s.stream.GetLastMsgForSubject(ctx, infoSubject(name))
+	switch {
+	case errors.Is(err, jetstream.ErrMsgNotFound):
+		return object{name: name}, nil
+	case err != nil:
+		return object{}, err
+	}
+	return parseObject(name, msg), nil
+}
+
+func parseObject(name string, msg *jetstream.RawStreamMsg) object {
+	o := object{name: name, seq: msg.Sequence}
+	if json.Unmarshal(msg.Data, &o.info) != nil || !validID.MatchString(o.info.NUID) {
+		o.info = jetstream.ObjectInfo{}
+	}
+	return o
+}
+
+// Drop removes the parked result of a token; that there is none is no error. It
+// returns when nothing of it is left. After an error it may be gone in part, which is
+// then no result any more: call it again.
+func (s *Store) Drop(ctx context.Context, p result.Product, token string) error {
+	o, err := s.look(ctx, nameOf(p, result.TokenHash(p, token)))
+	if err == nil {
+		err = s.remove(ctx, o)
+	}
+	if err != nil {
+		return fmt.Errorf("drop a parked result: %w", err)
+	}
+	return nil
+}
+
+// remove takes an object away, and not one that has replaced it meanwhile. The
+// description goes last, so that a removal which was cut off can be ended.
+func (s *Store) remove(ctx context.Context, o object) error {
+	if o.seq == 0 {
+		return nil
+	}
+	if err := s.removeChunks(ctx, o.info.NUID); err != nil {
+		return err
+	}
+	return s.purge(ctx, infoSubject(o.name), jetstream.WithPurgeSequence(o.seq+1))
+}
+
+// removeChunks takes all chunks of an upload away at once; "" is none.
+func (s *Store) removeChunks(ctx context.Context, id string) error {
+	if id == "" {
+		return nil
+	}
+	return s.purge(ctx, chunkPrefix+id)
+}
+
+func (s *Store) purge(ctx context.Context, subject string, options ...jetstream.StreamPurgeOpt) error {
+	ctx, cancel := context.WithTimeout(ctx, requestWait)
+	defer cancel()
+	return s.stream.Purge(ctx, append(options, jetstream.WithPurgeSubject(subject))...)
+}
