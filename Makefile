@@ -15,13 +15,25 @@ FUZZTIME    ?= 30s
 # cgo is for the race detector only; the binary is static without it.
 export CGO_ENABLED ?= 0
 
-.PHONY: build test lint bench fuzz tools clean
+.PHONY: build test helm lint bench fuzz tools clean
 
 build:
 	$(GO) build -trimpath -ldflags '$(LDFLAGS)' -o $(BIN)/faceid-ingest ./cmd/faceid-ingest
 
 test: tools
 	CGO_ENABLED=1 $(GO) test -race -timeout 20m $(PACKAGES)
+	$(if $(filter ./...,$(PACKAGES)),$(MAKE) helm)
+
+# The chart: after the program's tests, for it is checked with the program as they
+# compiled it. What helm reads go test does not see, hence no cache. go vet would go
+# through all of Kubernetes.
+helm: $(BIN)/helm
+	cd deploy/helm/lint && $(GO) test -count=1 -vet=off ./...
+
+# The version is in go.mod there, so that helm and the tests share what they compile.
+$(BIN)/helm: deploy/helm/lint/go.mod
+	cd deploy/helm/lint && GOBIN=$(CURDIR)/$(BIN) $(GO) install helm.sh/helm/v4/cmd/helm
+	@touch $@
 
 # Programs the tests call: a C compiler for the race detector, systemd-analyze
 # for the unit file, and database servers. Debian's names; elsewhere install them

@@ -136,7 +136,7 @@ func TestSyntax(t *testing.T) {
 func TestCalls(t *testing.T) {
 	sources := map[string]string{}
 	for _, folder := range []string{"../../cmd", "../../pipeline", "../../sinks"} {
-		err := filepath.WalkDir(folder, func(path string, entry os.DirEntry, err error) error {
+		err := filepath.WalkDir(folder, func(path string, _ os.DirEntry, err error) error {
 			tests := strings.HasSuffix(path, "_test.go") || strings.HasSuffix(filepath.Dir(path), "test")
 			if err == nil && filepath.Ext(path) == ".go" && !tests {
 				sources[path] = read(t, path)
