@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"slices"
 	"sync/atomic"
 	"time"
 )
@@ -13,7 +14,7 @@ import (
 type Fault struct {
 	// Token limits the fault to one token; empty means every request.
 	Token string
-	// Times is how many requests fail; 0 means all until ClearFaults.
+	// Times is how many requests fail; 0 means all until the fault is lifted.
 	Times int
 
 	// Code is an error of the API, sent as it does: with HTTP 200.
@@ -37,14 +38,19 @@ type fault struct {
 	left atomic.Int64
 }
 
-// Fail makes requests with a valid signature fail. Of several faults for a
-// request the one that was added first applies.
-func (s *Server) Fail(f Fault) {
+// Fail makes requests with a valid signature fail, until lift is called. Of several
+// faults for a request the one that was added first applies.
+func (s *Server) Fail(f Fault) (lift func()) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	one := &fault{Fault: f}
 	one.left.Store(int64(f.Times))
 	s.faults = append(s.faults, one)
+	return func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.faults = slices.DeleteFunc(slices.Clone(s.faults), func(other *fault) bool { return other == one })
+	}
 }
 
 // ClearFaults ends all faults.

@@ -3,8 +3,8 @@
 // port of the loopback interface and a password of their own.
 //
 // A server starts when the first test of a test binary asks for it, and all tests
-// of the binary share it. Each gets an empty database. The server ends with the
-// test binary, however that ends: a guardian process waits for the end of a pipe
+// of the binary share it. Each gets an empty database. (A Postgres is a server that
+// nobody shares, and that may be crashed.) The server ends with the test binary, however that ends: a guardian process waits for the end of a pipe
 // from it, stops the server and removes the folder.
 //
 // The servers are set up as an unfriendly owner would: another time zone than
@@ -16,6 +16,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"os/exec"
@@ -46,6 +47,7 @@ type server struct {
 	password string
 	// guardian holds the pipe on whose end the server ends.
 	guardian *exec.Cmd
+	pipe     io.Closer
 }
 
 // kind is what differs between servers.
@@ -106,18 +108,19 @@ func (s *server) set(ctx context.Context, k kind, as *syscall.SysProcAttr, owner
 }
 
 // guardian runs a server until its standard input ends, which it does when the
-// test binary does. The folder stays until then, with the log.
+// test binary does. The folder stays until then, with the log, and longer if
+// another guardian has started the server again.
 const guardian = `
 folder=$1 signal=$2
 shift 2
 exec 3<&0
-"$@" </dev/null >"$folder/log" 2>&1 &
+"$@" </dev/null >>"$folder/log" 2>&1 &
 server=$!
 echo $server >"$folder/pid"
 (cat <&3 >/dev/null; kill -s "$signal" $server) 2>/dev/null &
 wait $server
 cat <&3 >/dev/null
-rm -rf "$folder"
+if [ "$(cat "$folder/pid")" = $server ]; then rm -rf "$folder"; fi
 `
 
 // run starts the server under its guardian and waits until it answers.
@@ -128,13 +131,14 @@ func (s *server) run(ctx context.Context, k kind, as *syscall.SysProcAttr, comma
 	cmd := exec.Command("/bin/sh", append([]string{"-c", guardian, "sh", s.folder, k.signal}, command...)...) //nolint:noctx,gosec // it ends with this process, and runs what this package says
 	cmd.SysProcAttr = &own
 	cmd.Dir = s.folder
-	if _, err := cmd.StdinPipe(); err != nil { // never closed: the kernel does that
+	pipe, err := cmd.StdinPipe() // the kernel closes it at the latest
+	if err != nil {
 		return err
 	}
 	if err := cmd.Start(); err != nil {
 		return err
 	}
-	s.guardian = cmd
+	s.guardian, s.pipe = cmd, pipe
 	ticker := time.NewTicker(pollInterval)
 	defer ticker.Stop()
 	for {
@@ -155,12 +159,17 @@ func (s *server) run(ctx context.Context, k kind, as *syscall.SysProcAttr, comma
 
 // ended tells whether the server has started and is gone.
 func (s *server) ended() bool {
+	pid, err := s.pid()
+	return err == nil && errors.Is(syscall.Kill(pid, 0), syscall.ESRCH)
+}
+
+// pid is the server's process.
+func (s *server) pid() (int, error) {
 	text, err := os.ReadFile(filepath.Join(s.folder, "pid"))
 	if err != nil {
-		return false
+		return 0, err
 	}
-	pid, err := strconv.Atoi(strings.TrimSpace(string(text)))
-	return err == nil && errors.Is(syscall.Kill(pid, 0), syscall.ESRCH)
+	return strconv.Atoi(strings.TrimSpace(string(text)))
 }
 
 // lastWords is the end of the server's log.

@@ -2,6 +2,7 @@ package dbtest_test
 
 import (
 	"database/sql"
+	"os"
 	"testing"
 
 	_ "github.com/go-sql-driver/mysql"
@@ -35,5 +36,45 @@ func TestDatabasesAreEmptyAndApart(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// What was committed is there after a crash, and nothing is left after Close.
+func TestCrash(t *testing.T) {
+	p, err := dbtest.NewPostgres(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	execute := func(statement string) error {
+		db, err := sql.Open("pgx", p.URL())
+		if err != nil {
+			return err
+		}
+		defer db.Close()
+		_, err = db.ExecContext(t.Context(), statement)
+		return err
+	}
+	if err := execute("CREATE TABLE kept (n INTEGER)"); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		if err := p.Crash(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if err := execute("INSERT INTO kept VALUES (1)"); err == nil {
+			t.Error("a crashed server answers")
+		}
+		if err := p.Restart(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if err := execute("INSERT INTO kept VALUES (1)"); err != nil {
+			t.Error(err)
+		}
+	}
+	if err := p.Close(); err != nil {
+		t.Error(err)
+	}
+	if _, err := os.Stat(p.Folder()); !os.IsNotExist(err) {
+		t.Errorf("the folder is left: %v", err)
 	}
 }

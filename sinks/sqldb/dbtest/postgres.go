@@ -18,12 +18,12 @@ import (
 // postgresPrograms is where Debian puts what is not in PATH.
 const postgresPrograms = "/usr/lib/postgresql/*/bin"
 
-var postgres = sync.OnceValues(func() (*server, error) {
-	return start(kind{
-		name: "postgres", users: []string{"postgres"}, signal: "QUIT",
-		prepare: preparePostgres, command: postgresCommand, ready: postgresReady,
-	})
-})
+var postgresKind = kind{
+	name: "postgres", users: []string{"postgres"}, signal: "QUIT",
+	prepare: preparePostgres, command: postgresCommand, ready: postgresReady,
+}
+
+var postgres = sync.OnceValues(func() (*server, error) { return start(postgresKind) })
 
 // StartPostgres returns the URL of an empty database on a PostgreSQL server, with
 // the password in it. The database is dropped when the test ends. A server that
