@@ -105,6 +105,20 @@ func (s *Store) sweep(ctx context.Context, age time.Duration) error {
 	return nil
 }
 
+// sweepAgain sweeps if chunks may have become old since the last time.
+func (s *Store) sweepAgain(ctx context.Context) error {
+	s.mu.Lock()
+	due := time.Since(s.swept) > abandonedAfter
+	if due {
+		s.swept = time.Now()
+	}
+	s.mu.Unlock()
+	if !due {
+		return nil
+	}
+	return s.sweep(ctx, abandonedAfter)
+}
+
 // sweepOne removes chunks if the latest of them is from before a time of the server.
 func (s *Store) sweepOne(ctx context.Context, subject string, before time.Time) error {
 	ctx, cancel := context.WithTimeout(ctx, requestWait)

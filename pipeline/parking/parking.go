@@ -24,6 +24,7 @@ import (
 	"errors"
 	"fmt"
 	"regexp"
+	"sync"
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
@@ -74,6 +75,10 @@ type Store struct {
 	quota  int64
 	// chunk is how many bytes of a parcel go into a message.
 	chunk int
+
+	mu sync.Mutex
+	// swept is when this store began to look for abandoned chunks last.
+	swept time.Time
 }
 
 // Open makes the bucket where it is missing. Of one that exists, the quota becomes
@@ -81,7 +86,8 @@ type Store struct {
 // are raised, never lowered. A server that cannot set the quota aside, because it has
 // not so much, gets a bucket without a limit: the store minds the quota all the same.
 //
-// Open also removes what parkings that were cut off have left.
+// Open also removes what parkings that were cut off over an hour ago have left. Later
+// that is done when there is no room.
 func Open(ctx context.Context, js jetstream.JetStream, cfg Config, policy *privacy.Policy) (*Store, error) {
 	switch {
 	case cfg.Quota < 1:
@@ -98,6 +104,7 @@ func Open(ctx context.Context, js jetstream.JetStream, cfg Config, policy *priva
 		// Half of what a message may have leaves room for its headers, and for the
 		// base64 in which the server sends it back.
 		chunk: int(min(maxChunk, js.Conn().MaxPayload()/2)),
+		swept: time.Now(),
 	}
 	if err := s.sweep(ctx, abandonedAfter); err != nil {
 		return nil, fmt.Errorf("open the parking: %w", err)
@@ -190,8 +197,29 @@ func (s *Store) Usage(ctx context.Context) (Usage, error) {
 	if err != nil {
 		return Usage{}, fmt.Errorf("look at the parking: %w", err)
 	}
-	// Each has one subject for its chunks and one for its description.
-	return Usage{Results: int(info.State.NumSubjects / 2), Bytes: int64(info.State.Bytes), Quota: s.quota}, nil
+	return usageOf(info, s.quota), nil
+}
+
+// ReadUsage is Store.Usage for who has no store; Quota is 0 where the server does not
+// know it. A bucket that is not there is empty.
+func ReadUsage(ctx context.Context, js jetstream.JetStream) (Usage, error) {
+	ctx, cancel := context.WithTimeout(ctx, requestWait)
+	defer cancel()
+	stream, err := js.Stream(ctx, streamName)
+	if errors.Is(err, jetstream.ErrStreamNotFound) {
+		return Usage{}, nil
+	}
+	if err != nil {
+		return Usage{}, fmt.Errorf("look at the parking: %w", err)
+	}
+	info := stream.CachedInfo()
+	return usageOf(info, max(0, info.Config.MaxBytes)), nil
+}
+
+// usageOf reads the state of the bucket's stream: each result has one subject for its
+// chunks and one for its description.
+func usageOf(info *jetstream.StreamInfo, quota int64) Usage {
+	return Usage{Results: int(info.State.NumSubjects / 2), Bytes: int64(info.State.Bytes), Quota: quota}
 }
 
 // object is what is known of a name.
