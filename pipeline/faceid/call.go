@@ -140,11 +140,20 @@ func (c *caller) transportError(err error) *Error {
 		return failure(Transient, "no whole answer within %s", c.timeout)
 	case errors.Is(err, extract.ErrTooLarge), errors.Is(err, extract.ErrTooDeep):
 		return &Error{Class: RequestTrouble, Err: fmt.Errorf("%w (worker.max_response is %d bytes)", err, c.transport.Config.MaxBody)}
-	case errors.As(err, &status), errors.As(err, &syntax), errors.As(err, &field):
+	case errors.As(err, &status) && throttles(status):
+		return &Error{Class: Throttled, After: status.RetryAfter, Err: err}
+	case errors.As(err, &status):
+		return &Error{Class: Transient, After: status.RetryAfter, Err: err}
+	case errors.As(err, &syntax), errors.As(err, &field):
 		// A transfer may have gone wrong; what is wrong for good ends at the
 		// event's deadline.
 		return &Error{Class: Transient, Err: err}
 	default:
 		return &Error{Class: Transient, Err: err}
 	}
+}
+
+// throttles tells whether a gateway refuses a call for the number of calls.
+func throttles(status *extract.StatusError) bool {
+	return status.Status == http.StatusTooManyRequests || status.Status == http.StatusServiceUnavailable && status.RetryAfter > 0
 }

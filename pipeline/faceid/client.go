@@ -19,6 +19,7 @@ import (
 
 	"github.com/faceid-ingest/faceid-ingest/pipeline/envelope"
 	"github.com/faceid-ingest/faceid-ingest/pipeline/faceid/extract"
+	"github.com/faceid-ingest/faceid-ingest/pipeline/limit"
 	"github.com/faceid-ingest/faceid-ingest/pipeline/result"
 	"github.com/faceid-ingest/faceid-ingest/pipeline/spool"
 )
@@ -41,9 +42,13 @@ type Storage struct {
 }
 
 // Limiter holds calls back so that the account stays within its rate;
-// *rate.Limiter is one.
+// *limit.Limiter is one.
 type Limiter interface {
-	Wait(ctx context.Context) error
+	// Wait returns when one request may be sent.
+	Wait(ctx context.Context, p limit.Priority) error
+	// Throttled is told that the API refused a request for the number of requests,
+	// and how long it wants not to be asked; 0 if it did not say.
+	Throttled(after time.Duration)
 }
 
 // Config says how to call the API for one account.
@@ -143,6 +148,8 @@ type Query struct {
 	// CropIDCard asks for a cropped photo of the card, Avatar for the portrait on
 	// it, AllVideos for the videos of failed attempts (with data storage only).
 	CropIDCard, Avatar, AllVideos bool
+	// Priority is the place of the requests among others of the account.
+	Priority limit.Priority
 }
 
 // The parts that InfoType names (FACTS §1.1); eid has no video.

@@ -18,6 +18,7 @@ import (
 
 	"github.com/faceid-ingest/faceid-ingest/pipeline/faceid"
 	"github.com/faceid-ingest/faceid-ingest/pipeline/faceid/faceidtest"
+	"github.com/faceid-ingest/faceid-ingest/pipeline/limit"
 	"github.com/faceid-ingest/faceid-ingest/pipeline/result"
 	"github.com/faceid-ingest/faceid-ingest/pipeline/spool"
 )
@@ -151,8 +152,8 @@ func TestEveryForm(t *testing.T) {
 
 // TestParts gets results that the API does not send at once.
 func TestParts(t *testing.T) {
-	limit := &counter{}
-	rig := newRig(t, func(cfg *faceid.Config) { cfg.Limit = limit })
+	waits := &counter{}
+	rig := newRig(t, func(cfg *faceid.Config) { cfg.Limit = waits })
 	for number := range 16 { // both products, all intention modes
 		c := faceidtest.NewCheck(number, 50<<10)
 		c.TooLarge = true
@@ -173,7 +174,7 @@ func TestParts(t *testing.T) {
 			t.Errorf("check %d: %d calls", number, n)
 		}
 	}
-	if n := limit.calls.Load(); n != int64(rig.api.Stats().Requests) {
+	if n := waits.calls.Load(); n != int64(rig.api.Stats().Requests) {
 		t.Errorf("the limiter was asked %d times for %d requests", n, rig.api.Stats().Requests)
 	}
 
@@ -196,7 +197,7 @@ func TestParts(t *testing.T) {
 		}
 	})
 	t.Run("the limiter gives up", func(t *testing.T) {
-		limit.err = context.Canceled
+		waits.err = context.Canceled
 		if _, err := rig.get(t, query(faceidtest.NewCheck(0, 1))); faceid.ClassOf(err) != faceid.Canceled {
 			t.Errorf("%v", err)
 		}
@@ -205,13 +206,62 @@ func TestParts(t *testing.T) {
 
 // counter is a limiter that only counts.
 type counter struct {
-	calls atomic.Int64
-	err   error
+	calls, throttles atomic.Int64
+	priority         limit.Priority
+	after            time.Duration
+	err              error
 }
 
-func (c *counter) Wait(context.Context) error {
+func (c *counter) Wait(_ context.Context, p limit.Priority) error {
 	c.calls.Add(1)
+	c.priority = p
 	return c.err
+}
+
+func (c *counter) Throttled(after time.Duration) {
+	c.throttles.Add(1)
+	c.after = after
+}
+
+// What says that there are too many calls is heard by the limiter, with the time that
+// a gateway asks for.
+func TestThrottling(t *testing.T) {
+	for _, tt := range []struct {
+		name  string
+		fault faceidtest.Fault
+		class faceid.Class
+		after time.Duration
+		told  int64
+	}{
+		{"by the API", faceidtest.Fault{Code: "RequestLimitExceeded"}, faceid.Throttled, 0, 1},
+		{"by a gateway", faceidtest.Fault{Status: 429}, faceid.Throttled, 0, 1},
+		{"by a gateway, for a time", faceidtest.Fault{Status: 429, RetryAfter: "7"}, faceid.Throttled, 7 * time.Second, 1},
+		{"for ever", faceidtest.Fault{Status: 429, RetryAfter: "99999999"}, faceid.Throttled, time.Hour, 1},
+		{"until a date", faceidtest.Fault{Status: 429, RetryAfter: "Fri, 31 Dec 9999 23:59:59 GMT"}, faceid.Throttled, time.Hour, 1},
+		{"until a date that is past", faceidtest.Fault{Status: 429, RetryAfter: "Fri, 31 Dec 1999 23:59:59 GMT"}, faceid.Throttled, 0, 1},
+		{"nonsense", faceidtest.Fault{Status: 429, RetryAfter: "-1 soon"}, faceid.Throttled, 0, 1},
+		{"maintenance", faceidtest.Fault{Status: 503, RetryAfter: "60"}, faceid.Throttled, time.Minute, 1},
+		{"down", faceidtest.Fault{Status: 503}, faceid.Transient, 0, 0},
+		{"bad gateway", faceidtest.Fault{Status: 502, RetryAfter: "5"}, faceid.Transient, 5 * time.Second, 0},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			waits := &counter{}
+			rig := newRig(t, func(c *faceid.Config) { c.Limit = waits })
+			c := marked()
+			rig.api.Put(c)
+			rig.api.Fail(tt.fault)
+			q := query(c)
+			q.Priority = limit.Backfill
+			_, err := rig.get(t, q)
+			var e *faceid.Error
+			if !errors.As(err, &e) || e.Class != tt.class || e.After != tt.after {
+				t.Errorf("%v: class %s, after %s", err, e.Class, e.After)
+			}
+			if waits.throttles.Load() != tt.told || tt.told > 0 && waits.after != tt.after || waits.priority != limit.Backfill {
+				t.Errorf("the limiter heard %+v", waits)
+			}
+		})
+	}
 }
 
 func TestVerdict(t *testing.T) {

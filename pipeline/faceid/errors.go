@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"time"
 )
 
 // Class is what the pipeline does about an error of the API, and the value of
@@ -47,7 +48,10 @@ type Error struct {
 	Code string
 	// RequestID is the API's id of the call, for Tencent's support; may be empty.
 	RequestID string
-	Err       error
+	// After is how long the endpoint wants not to be asked, at most an hour; 0 if it
+	// did not say.
+	After time.Duration
+	Err   error
 }
 
 func (e *Error) Error() string {

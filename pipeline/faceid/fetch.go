@@ -34,12 +34,23 @@ func (c *Client) fetch(ctx context.Context, q Query, batch *spool.Batch) (*opene
 	return answer, err
 }
 
+// fetchOnce waits for the limiter, and tells it when the API throttles.
 func (c *Client) fetchOnce(ctx context.Context, q Query, batch *spool.Batch) (*opened, error) {
-	if c.cfg.Limit != nil {
-		if err := c.cfg.Limit.Wait(ctx); err != nil {
-			return nil, &Error{Class: Canceled, Err: err}
-		}
+	if c.cfg.Limit == nil {
+		return c.call(ctx, q, batch)
 	}
+	if err := c.cfg.Limit.Wait(ctx, q.Priority); err != nil {
+		return nil, &Error{Class: Canceled, Err: err}
+	}
+	answer, err := c.call(ctx, q, batch)
+	var refused *Error
+	if errors.As(err, &refused) && refused.Class == Throttled {
+		c.cfg.Limit.Throttled(refused.After)
+	}
+	return answer, err
+}
+
+func (c *Client) call(ctx context.Context, q Query, batch *spool.Batch) (*opened, error) {
 	session, err := c.session(ctx, q.Product)
 	if err != nil {
 		return nil, err

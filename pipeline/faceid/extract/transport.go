@@ -9,6 +9,8 @@ import (
 	"io"
 	"mime"
 	"net/http"
+	"strconv"
+	"time"
 
 	"github.com/faceid-ingest/faceid-ingest/pipeline/spool"
 )
@@ -44,6 +46,9 @@ type StatusError struct {
 	Status int
 	// ContentType is the media type alone.
 	ContentType string
+	// RetryAfter is how long the endpoint wants not to be asked, at most an hour; 0
+	// if it did not say.
+	RetryAfter time.Duration
 }
 
 func (e *StatusError) Error() string {
@@ -87,7 +92,7 @@ func (t *Transport) RoundTrip(r *http.Request) (*http.Response, error) {
 func (t *Transport) extract(ctx context.Context, response *http.Response, batch *spool.Batch) (*Document, error) {
 	if kind := mediaType(response.Header); response.StatusCode != http.StatusOK || !isJSON(kind) {
 		_, _ = io.CopyN(io.Discard, response.Body, drainLimit)
-		return nil, &StatusError{Status: response.StatusCode, ContentType: kind}
+		return nil, &StatusError{Status: response.StatusCode, ContentType: kind, RetryAfter: retryAfter(response.Header, time.Now())}
 	}
 	body := io.Reader(response.Body)
 	switch response.Header.Get("Content-Encoding") {
@@ -102,6 +107,21 @@ func (t *Transport) extract(ctx context.Context, response *http.Response, batch 
 		return nil, &StatusError{Status: response.StatusCode, ContentType: "an unknown Content-Encoding"}
 	}
 	return Extract(ctx, body, batch, t.Config)
+}
+
+// maxRetryAfter bounds how long an endpoint can have its callers wait.
+const maxRetryAfter = time.Hour
+
+// retryAfter reads the header of that name: seconds or a date (RFC 9110 §10.2.3).
+func retryAfter(h http.Header, now time.Time) time.Duration {
+	text := h.Get("Retry-After")
+	if n, err := strconv.ParseUint(text, 10, 31); err == nil {
+		return min(time.Duration(n)*time.Second, maxRetryAfter)
+	}
+	if at, err := http.ParseTime(text); err == nil {
+		return min(max(0, at.Sub(now)), maxRetryAfter)
+	}
+	return 0
 }
 
 // mediaType returns the media type of an answer, or words where it is none: what

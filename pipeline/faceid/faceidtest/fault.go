@@ -19,8 +19,10 @@ type Fault struct {
 
 	// Code is an error of the API, sent as it does: with HTTP 200.
 	Code string
-	// Status is an HTTP status with a gateway's page.
-	Status int
+	// Status is an HTTP status with a gateway's page, and RetryAfter the header of that
+	// name that goes with it.
+	Status     int
+	RetryAfter string
 	// CutAt ends the connection after so many bytes of the answer.
 	CutAt int64
 	// Delay comes before the answer.
@@ -98,6 +100,9 @@ func (f *fault) serve(w http.ResponseWriter, r *http.Request, requestID string) 
 		refuse(w, requestID, f.Code)
 	case f.Status != 0:
 		w.Header().Set("Content-Type", "text/html")
+		if f.RetryAfter != "" {
+			w.Header().Set("Retry-After", f.RetryAfter)
+		}
 		w.WriteHeader(f.Status)
 		_, _ = fmt.Fprintf(w, "<html><body>%s</body></html>", http.StatusText(f.Status))
 	default:

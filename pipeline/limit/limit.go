@@ -1,0 +1,237 @@
+// Package limit keeps the calls of one account within its rate.
+//
+// A Limiter is given the account's requests per second and how many replicas share
+// them; whoever wants to call waits for its turn, the more urgent first. When the API
+// throttles nevertheless, because others use the account, too, the rate falls at once
+// and climbs back slowly. Nothing can go wrong but that a caller's context ends while
+// it waits.
+package limit
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"sync"
+	"time"
+
+	"golang.org/x/time/rate"
+)
+
+// Priority says who goes first.
+type Priority int
+
+// The priorities, the first before all others.
+const (
+	// Urgent calls are for results that are deleted soon.
+	Urgent Priority = iota
+	// Live calls are for checks that were finished just now.
+	Live
+	// Backfill calls fetch old results.
+	Backfill
+	priorities int = iota
+)
+
+const (
+	// headroom is the part of the account's rate that is used: requests that leave
+	// evenly spaced arrive in little bunches.
+	headroom = 0.97
+	// fall is what is left of the rate when the API throttles, and fallEvery how long
+	// the answers to calls that were under way already change nothing more.
+	fall      = 0.5
+	fallEvery = time.Second
+	// climb is the part of the full rate that is won back per second without a
+	// refusal: half a minute from a half to all.
+	climb = 1.0 / 60
+	// floor is the part of the full rate below which refusals do not push.
+	floor = 1.0 / 64
+	// longest bounds how long an API can have an account wait.
+	longest = time.Hour
+)
+
+// ErrClosed is returned by Wait after Close.
+var ErrClosed = errors.New("the limiter is closed")
+
+// Limiter spaces the calls of one account in one process. Its methods may be called
+// concurrently.
+type Limiter struct {
+	full   float64
+	bucket *rate.Limiter
+	stop   context.CancelFunc
+	done   chan struct{}
+	// wake is sent to when somebody begins to wait.
+	wake chan struct{}
+
+	mu     sync.Mutex
+	queues [priorities][]*waiter
+	// part is how much of its share is used, 0 to 1, as of at.
+	part float64
+	at   time.Time
+	// fell is when the rate last fell, until when nothing goes out at all.
+	fell, until time.Time
+	replicas    int
+	throttles   uint64
+}
+
+type waiter struct{ turn chan struct{} }
+
+// New returns a limiter for an account that may send perSecond requests per second,
+// more than 0, with all of it for this process until Share says otherwise. Close ends
+// it.
+func New(perSecond float64) *Limiter {
+	ctx, stop := context.WithCancel(context.Background())
+	l := &Limiter{
+		full: perSecond * headroom, stop: stop, done: make(chan struct{}), wake: make(chan struct{}, 1),
+		part: 1, at: time.Now(), replicas: 1,
+		// One at a time: what was not used in one second must not go out in the next.
+		bucket: rate.NewLimiter(rate.Limit(perSecond*headroom), 1),
+	}
+	go l.run(ctx)
+	return l
+}
+
+// Close ends the limiter and every wait.
+func (l *Limiter) Close() {
+	l.stop()
+	<-l.done
+}
+
+// Wait returns when the caller may send one request, with ctx's error, or with
+// ErrClosed.
+func (l *Limiter) Wait(ctx context.Context, p Priority) error {
+	w := &waiter{make(chan struct{})}
+	l.mu.Lock()
+	l.queues[p] = append(l.queues[p], w)
+	l.mu.Unlock()
+	select {
+	case l.wake <- struct{}{}:
+	default:
+	}
+	var err error
+	select {
+	case <-w.turn:
+		return nil
+	case <-ctx.Done():
+		err = context.Cause(ctx)
+	case <-l.done:
+		err = ErrClosed
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if i := slices.Index(l.queues[p], w); i >= 0 {
+		l.queues[p] = slices.Delete(l.queues[p], i, i+1)
+	}
+	return err
+}
+
+// run lets one after the other go. It takes a place from the bucket only when
+// somebody waits, and only one, so that a change of the rate counts from the next.
+func (l *Limiter) run(ctx context.Context) {
+	defer close(l.done)
+	for {
+		for l.waiting() {
+			if l.pause(ctx) != nil || l.bucket.Wait(ctx) != nil {
+				return
+			}
+			l.release()
+		}
+		select {
+		case <-l.wake:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+func (l *Limiter) waiting() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.adjust()
+	return slices.ContainsFunc(l.queues[:], func(q []*waiter) bool { return len(q) > 0 })
+}
+
+// pause waits out what the API has asked for.
+func (l *Limiter) pause(ctx context.Context) error {
+	l.mu.Lock()
+	wait := time.Until(l.until)
+	l.mu.Unlock()
+	if wait <= 0 {
+		return nil
+	}
+	timer := time.NewTimer(wait)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// release lets the first one go. If all have given up meanwhile, the place is lost,
+// which nobody misses.
+func (l *Limiter) release() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for p := range l.queues {
+		if len(l.queues[p]) > 0 {
+			close(l.queues[p][0].turn)
+			l.queues[p] = l.queues[p][1:]
+			return
+		}
+	}
+}
+
+// adjust climbs for the time that has passed and sets the bucket's rate; l.mu is
+// held.
+func (l *Limiter) adjust() {
+	now := time.Now()
+	l.part = min(1, l.part+climb*now.Sub(l.at).Seconds())
+	l.at = now
+	l.bucket.SetLimit(rate.Limit(l.current()))
+}
+
+func (l *Limiter) current() float64 { return l.full * l.part / float64(l.replicas) }
+
+// Throttled says that the API refused a call for its number: the rate falls by half,
+// and nothing goes out for the time that the API asked for, if it did.
+func (l *Limiter) Throttled(after time.Duration) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.throttles++
+	l.adjust()
+	now := time.Now()
+	if until := now.Add(min(after, longest)); until.After(l.until) {
+		l.until = until
+	}
+	if now.Sub(l.fell) < fallEvery {
+		return
+	}
+	l.fell = now
+	l.part = max(floor, l.part*fall)
+	l.adjust()
+}
+
+// Share says how many replicas use the account, this one included: each takes an
+// equal part of the rate.
+func (l *Limiter) Share(replicas int) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.replicas = max(1, replicas)
+	l.adjust()
+}
+
+// State is what a limiter does now.
+type State struct {
+	// Rate is how many requests per second this process may send now.
+	Rate float64
+	// Throttles is how many calls the API has refused for their number.
+	Throttles uint64
+}
+
+// State returns what the limiter does now.
+func (l *Limiter) State() State {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.adjust()
+	return State{Rate: l.current(), Throttles: l.throttles}
+}

@@ -1,0 +1,4 @@
+package replica
+
+// ParseReport is what the fuzz test calls.
+var ParseReport = parseReport

@@ -1,0 +1,106 @@
+package replica
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+)
+
+// Note says why an account is paused.
+type Note struct {
+	// Code is the API's, Text this program's words for it.
+	Code string `json:"code"`
+	Text string `json:"text"`
+	// Since is when it began, Until when the consumers go on unless the pause is
+	// renewed.
+	Since time.Time `json:"since"`
+	Until time.Time `json:"until"`
+}
+
+// SetNote tells everybody why an account is paused. It lasts for a minute.
+func (m *Member) SetNote(ctx context.Context, account string, note Note) error {
+	line, err := json.Marshal(note)
+	if err == nil {
+		_, err = m.bucket().Put(ctx, notePrefix+account, line)
+	}
+	if err != nil {
+		return fmt.Errorf("note that an account is paused: %w", err)
+	}
+	return nil
+}
+
+// ClearNote takes a note back.
+func (m *Member) ClearNote(ctx context.Context, account string) error {
+	if err := m.bucket().Purge(ctx, notePrefix+account); err != nil {
+		return fmt.Errorf("take back the note of a paused account: %w", err)
+	}
+	return nil
+}
+
+// Notes returns the accounts that are paused, by name. A bucket that is not there is
+// empty.
+func Notes(ctx context.Context, js jetstream.JetStream) (map[string]Note, error) {
+	notes := map[string]Note{}
+	err := each(ctx, js, notePrefix, func(name string, value []byte) {
+		var n Note
+		if len(value) <= maxEntry && json.Unmarshal(value, &n) == nil {
+			notes[name] = n
+		}
+	})
+	return notes, err
+}
+
+// List returns the replicas that have written their line within the bucket's time, in
+// the order of their ids.
+func List(ctx context.Context, js jetstream.JetStream) ([]Report, error) {
+	var list []Report
+	err := each(ctx, js, replicaPrefix, func(id string, value []byte) {
+		if r, err := parseReport(value); err == nil {
+			r.ID = id
+			list = append(list, r)
+		}
+	})
+	slices.SortFunc(list, func(a, b Report) int { return strings.Compare(a.ID, b.ID) })
+	return list, err
+}
+
+// each visits the entries of a prefix. Those of replicas that are silent for too long
+// by the server's clock are left out.
+func each(ctx context.Context, js jetstream.JetStream, prefix string, visit func(name string, value []byte)) error {
+	kv, err := js.KeyValue(ctx, Bucket)
+	if errors.Is(err, jetstream.ErrBucketNotFound) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("open the key-value bucket %s: %w", Bucket, err)
+	}
+	stream, err := js.Stream(ctx, "KV_"+Bucket)
+	if err != nil {
+		return fmt.Errorf("open the key-value bucket %s: %w", Bucket, err)
+	}
+	now := stream.CachedInfo().TimeStamp
+	watcher, err := kv.Watch(ctx, prefix+">", jetstream.IgnoreDeletes())
+	if err != nil {
+		return fmt.Errorf("read the key-value bucket %s: %w", Bucket, err)
+	}
+	defer func() { _ = watcher.Stop() }() // read to its end
+	for {
+		select {
+		case entry, ok := <-watcher.Updates():
+			if !ok || entry == nil {
+				return nil
+			}
+			if prefix != replicaPrefix || now.Sub(entry.Created()) < deadAfter {
+				visit(strings.TrimPrefix(entry.Key(), prefix), entry.Value())
+			}
+		case <-ctx.Done():
+			return fmt.Errorf("read the key-value bucket %s: %w", Bucket, context.Cause(ctx))
+		}
+	}
+}

@@ -1,0 +1,362 @@
+package replica_test
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"maps"
+	"net"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+	"go.uber.org/goleak"
+
+	"github.com/nats-io/nats-server/v2/server"
+
+	"github.com/faceid-ingest/faceid-ingest/pipeline/limit"
+	"github.com/faceid-ingest/faceid-ingest/pipeline/replica"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// start starts a server on a port, 0 for a free one.
+func start(t *testing.T, folder string, port int) *server.Server {
+	t.Helper()
+	if port == 0 {
+		port = server.RANDOM_PORT
+	}
+	s, err := server.NewServer(&server.Options{Host: "127.0.0.1", Port: port, JetStream: true, StoreDir: folder, NoLog: true, NoSigs: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.Start()
+	if !s.ReadyForConnections(10 * time.Second) {
+		t.Fatal("the server does not start")
+	}
+	return s
+}
+
+// connect opens a connection that the test may cut.
+func connect(t *testing.T, s *server.Server) (*nats.Conn, jetstream.JetStream) {
+	t.Helper()
+	nc, err := nats.Connect(s.ClientURL(), nats.MaxReconnects(-1), nats.ReconnectWait(50*time.Millisecond))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(nc.Close)
+	js, err := jetstream.New(nc)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return nc, js
+}
+
+func serve(t *testing.T) *server.Server {
+	t.Helper()
+	s := start(t, t.TempDir(), 0)
+	t.Cleanup(func() { s.Shutdown(); s.WaitForShutdown() })
+	return s
+}
+
+// shares remembers what a member was told.
+type shares struct {
+	mu  sync.Mutex
+	now map[string]int
+	// least is the lowest number so far.
+	least map[string]int
+}
+
+func newShares() *shares { return &shares{now: map[string]int{}, least: map[string]int{}} }
+
+func (s *shares) set(account string, n int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.now[account] = n
+	if least, ok := s.least[account]; !ok || n < least {
+		s.least[account] = n
+	}
+}
+
+// forget begins anew with the lowest number, which lowest returns.
+func (s *shares) forget() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.least = maps.Clone(s.now)
+}
+
+func (s *shares) lowest(account string) int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.least[account]
+}
+
+func (s *shares) get(account string) int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.now[account]
+}
+
+// join joins; the accounts are those that the member serves.
+func join(t *testing.T, js jetstream.JetStream, changed func(string, int), accounts ...string) *replica.Member {
+	t.Helper()
+	m, err := replica.Join(t.Context(), js, replica.Config{
+		Replicas: 1, Changed: changed, Log: slog.New(slog.DiscardHandler),
+		Report: func() replica.Report {
+			return replica.Report{Host: "host", PID: 7, Version: "v1", Accounts: accounts, Sinks: map[string]replica.Sink{
+				"media": {Up: true}, "records": {Since: time.Unix(1_800_000_000, 0).UTC(), Class: "transient"},
+			}}
+		},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return m
+}
+
+func leave(t *testing.T, m *replica.Member) {
+	t.Helper()
+	if err := m.Close(context.WithoutCancel(t.Context())); err != nil {
+		t.Error(err)
+	}
+}
+
+func until(t *testing.T, what string, ok func() bool) {
+	t.Helper()
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	end := time.NewTimer(time.Minute)
+	defer end.Stop()
+	for !ok() {
+		select {
+		case <-tick.C:
+		case <-end.C:
+			t.Fatalf("never: %s", what)
+		}
+	}
+}
+
+func TestShares(t *testing.T) {
+	s := serve(t)
+	_, js := connect(t, s)
+	one, two, three := newShares(), newShares(), newShares()
+	first := join(t, js, one.set, "main", "other")
+	if one.get("main") != 1 || !first.Leads() {
+		t.Errorf("alone: %v", one.now)
+	}
+	second := join(t, js, two.set, "main")
+	if two.get("main") != 2 {
+		t.Error("a newcomer starts with more than its share")
+	}
+	until(t, "the first knows", func() bool { return one.get("main") == 2 })
+	third := join(t, js, three.set, "other")
+	until(t, "shares are by account", func() bool { return one.get("main") == 2 && one.get("other") == 2 && three.get("other") == 2 })
+	leaders := 0
+	for _, m := range []*replica.Member{first, second, third} {
+		if m.Leads() {
+			leaders++
+		}
+	}
+	if leaders != 1 {
+		t.Errorf("%d lead", leaders)
+	}
+	list, err := replica.List(t.Context(), js)
+	if err != nil || len(list) != 3 || list[0].Host != "host" || list[0].Sinks["records"].Class != "transient" || list[0].Sinks["records"].Since.Unix() != 1_800_000_000 {
+		t.Errorf("the list is %+v, %v", list, err)
+	}
+	leave(t, second)
+	leave(t, third)
+	until(t, "who leaves is missed at once", func() bool { return one.get("main") == 1 && one.get("other") == 1 })
+	leave(t, first)
+	if list, err = replica.List(t.Context(), js); err != nil || len(list) != 0 {
+		t.Errorf("after all have left: %+v, %v", list, err)
+	}
+}
+
+// What somebody else writes into the bucket changes nothing.
+func TestHostileLines(t *testing.T) {
+	s := serve(t)
+	_, js := connect(t, s)
+	mine := newShares()
+	m := join(t, js, mine.set, "main")
+	kv, err := js.KeyValue(t.Context(), replica.Bucket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, line := range []string{"", "null", "[]", "{", `{"accounts":7}`, strings.Repeat("x", 60_000)} {
+		if _, err := kv.PutString(t.Context(), fmt.Sprintf("replica.hostile%d", i), line); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := kv.PutString(t.Context(), "replica.real", `{"accounts":["main","main","main"],"new":true}`); err != nil {
+		t.Fatal(err)
+	}
+	until(t, "a line with more in it counts, once", func() bool { return mine.get("main") == 2 })
+	leave(t, m)
+}
+
+func TestNotes(t *testing.T) {
+	s := serve(t)
+	_, js := connect(t, s)
+	if notes, err := replica.Notes(t.Context(), js); err != nil || len(notes) != 0 {
+		t.Errorf("before there is a bucket: %v, %v", notes, err)
+	}
+	m := join(t, js, newShares().set, "main")
+	want := replica.Note{Code: "UnauthorizedOperation.Arrears", Text: "arrears", Since: time.Now().UTC(), Until: time.Now().Add(time.Minute).UTC()}
+	if err := m.SetNote(t.Context(), "main", want); err != nil {
+		t.Fatal(err)
+	}
+	if notes, err := replica.Notes(t.Context(), js); err != nil || notes["main"] != want {
+		t.Errorf("%v, %v", notes, err)
+	}
+	if err := m.ClearNote(t.Context(), "main"); err != nil {
+		t.Fatal(err)
+	}
+	if notes, err := replica.Notes(t.Context(), js); err != nil || len(notes) != 0 {
+		t.Errorf("after it was taken back: %v, %v", notes, err)
+	}
+	leave(t, m)
+}
+
+// Who is cut off keeps the share it had: the others may be alive. When the server
+// comes back without what it had in memory, all is as before.
+func TestServerAway(t *testing.T) {
+	folder := t.TempDir()
+	s := start(t, folder, 0)
+	address, ok := s.Addr().(*net.TCPAddr)
+	if !ok {
+		t.Fatal("the server listens on no TCP port")
+	}
+	t.Cleanup(func() { s.Shutdown(); s.WaitForShutdown() })
+	_, js1 := connect(t, s)
+	_, js2 := connect(t, s)
+	one, two := newShares(), newShares()
+	first, second := join(t, js1, one.set, "main"), join(t, js2, two.set, "main")
+	until(t, "both know", func() bool { return one.get("main") == 2 && two.get("main") == 2 })
+	one.forget()
+	s.Shutdown()
+	s.WaitForShutdown()
+	began := time.Now()
+	until(t, "a replica would be taken for dead", func() bool { return time.Since(began) > 9*time.Second })
+	s = start(t, folder, address.Port)
+	until(t, "both are in the new bucket", func() bool {
+		list, err := replica.List(t.Context(), js1)
+		return err == nil && len(list) == 2
+	})
+	if least := one.lowest("main"); least < 2 {
+		t.Errorf("while the server was away, a share grew: %d replicas", least)
+	}
+	leave(t, second)
+	until(t, "they hear of each other again", func() bool { return one.get("main") == 1 })
+	leave(t, first)
+}
+
+// loads are the calls that reach the API, by the time they leave.
+type loads struct {
+	mu    sync.Mutex
+	calls []time.Time
+}
+
+func (l *loads) add() {
+	l.mu.Lock()
+	l.calls = append(l.calls, time.Now())
+	l.mu.Unlock()
+}
+
+// between returns the calls in a window: the most in any second of it, and how many
+// there were per second.
+func (l *loads) between(from, to time.Time) (peak int, rate float64) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	calls := slices.DeleteFunc(slices.Clone(l.calls), func(at time.Time) bool { return at.Before(from) || !at.Before(to) })
+	slices.SortFunc(calls, time.Time.Compare)
+	first := 0
+	for i, at := range calls {
+		for at.Sub(calls[first]) >= time.Second {
+			first++
+		}
+		peak = max(peak, i-first+1)
+	}
+	return peak, float64(len(calls)) / to.Sub(from).Seconds()
+}
+
+// Four replicas keep within the account's 100 requests per second together, and use
+// them; when one dies, the others take its share.
+func TestFourReplicasOneLimit(t *testing.T) {
+	s := serve(t)
+	var api loads
+	type one struct {
+		nc     *nats.Conn
+		member *replica.Member
+		limit  *limit.Limiter
+		stop   context.CancelFunc
+		group  sync.WaitGroup
+	}
+	var all []*one
+	began := time.Now()
+	for range 4 {
+		r := &one{limit: limit.New(100)}
+		var js jetstream.JetStream
+		r.nc, js = connect(t, s)
+		r.member = join(t, js, func(_ string, n int) { r.limit.Share(n) }, "main")
+		var ctx context.Context
+		ctx, r.stop = context.WithCancel(t.Context())
+		for range 16 {
+			r.group.Go(func() {
+				for r.limit.Wait(ctx, limit.Live) == nil {
+					api.add()
+				}
+			})
+		}
+		all = append(all, r)
+	}
+	wait := func(d time.Duration) time.Time {
+		timer := time.NewTimer(d)
+		defer timer.Stop()
+		<-timer.C
+		return time.Now()
+	}
+	joined := time.Now()
+	killed := wait(5 * time.Second)
+	dead := all[0]
+	dead.nc.Close() // it neither works nor leaves
+	dead.stop()
+	dead.group.Wait()
+	taken := wait(10 * time.Second)
+	end := wait(4 * time.Second)
+	for _, r := range all[1:] {
+		r.stop()
+		r.group.Wait()
+		leave(t, r.member)
+	}
+	_ = dead.member.Close(context.WithoutCancel(t.Context())) // it cannot tell anybody
+	for _, r := range all {
+		r.limit.Close()
+	}
+	steadyPeak, steady := api.between(joined, killed)
+	_, without := api.between(killed, killed.Add(time.Second))
+	afterPeak, after := api.between(taken, end)
+	peak, _ := api.between(began, end)
+	t.Logf("four replicas: %.1f requests/s, at most %d in a second; right after one died: %.1f; 10 s later: %.1f, at most %d; at most %d in any second of all", steady, steadyPeak, without, after, afterPeak, peak)
+	if peak > 105 {
+		t.Errorf("%d requests in one second", peak)
+	}
+	if steady < 90 || after < 90 {
+		t.Errorf("%.1f requests per second of four, %.1f of the three that were left", steady, after)
+	}
+}
+
+func FuzzReport(f *testing.F) {
+	f.Add([]byte(`{"host":"h","pid":1,"accounts":["main"],"sinks":{"media":{"up":true}}}`))
+	f.Add([]byte(`{"started":"2026-11-24T08:30:00Z","sinks":{"a":{"since":"x"}}}`))
+	f.Fuzz(func(t *testing.T, line []byte) {
+		r, err := replica.ParseReport(line)
+		if err == nil && (len(r.Accounts) > 1024 || len(r.Sinks) > 1024 || !slices.IsSorted(r.Accounts)) {
+			t.Errorf("took %d accounts and %d sinks", len(r.Accounts), len(r.Sinks))
+		}
+	})
+}
