@@ -523,7 +523,7 @@ func TestParkFails(t *testing.T) {
 // TestConcurrently parks one token from many sides while others take and drop it:
 // nobody ever sees half of one, and nothing is left over.
 func TestConcurrently(t *testing.T) {
-	y := newYard(t)
+	y := newYardOn(t, startOutside(t).connect().JS)
 	ctx := t.Context()
 	var parks, others sync.WaitGroup
 	done := make(chan struct{})
@@ -589,7 +589,7 @@ func TestConcurrently(t *testing.T) {
 }
 
 func TestThousand(t *testing.T) {
-	y := newYard(t)
+	y := newYardOn(t, startOutside(t).connect().JS)
 	ctx := t.Context()
 	before := time.Now()
 	var hands sync.WaitGroup
