@@ -40,6 +40,9 @@ func (c *Config) check(wrong report) {
 	if c.Spool.Quota < 1 {
 		wrong("spool.quota", "must be more than 0")
 	}
+	if c.Parking.Quota < 1 {
+		wrong("parking.quota", "must be more than 0")
+	}
 	checkPrivacy(c.Privacy.Config, wrong)
 	c.Privacy.KMS.check("privacy.kms", wrong)
 	c.checkSinks(wrong)

@@ -29,6 +29,7 @@ type Config struct {
 	Accounts []Account `yaml:"accounts"`
 	Worker   Worker    `yaml:"worker"`
 	Spool    Spool     `yaml:"spool"`
+	Parking  Parking   `yaml:"parking"`
 	// Privacy says how personal fields are stored.
 	Privacy Privacy `yaml:"privacy"`
 	// Sinks are the destinations, called in this order.
@@ -168,6 +169,14 @@ type Spool struct {
 	Quota Size `yaml:"quota"`
 }
 
+// Parking is where pulled results wait, sealed, while a sink is down.
+type Parking struct {
+	// Quota bounds all parked results of all workers together; they lie in NATS. From
+	// half of it on, results that have time are not pulled while a sink is down.
+	// Default 20GiB.
+	Quota Size `yaml:"quota"`
+}
+
 // Privacy is the policy of personal fields and media, and what wraps its keyring.
 type Privacy struct {
 	privacy.Config `yaml:",inline"`
@@ -227,7 +236,8 @@ func Default() *Config {
 			Slots: 32, AckWait: Duration(60e9), MaxResponse: 256 << 20,
 			Timeout: Duration(60e9), ShutdownGrace: Duration(30e9),
 		},
-		Spool: Spool{Memory: 256 << 10, Quota: 4 << 30},
+		Spool:   Spool{Memory: 256 << 10, Quota: 4 << 30},
+		Parking: Parking{Quota: 20 << 30},
 		Privacy: Privacy{
 			Config: privacy.DefaultConfig(),
 			KMS:    KeyringKMS{Endpoint: "https://kms.tencentcloudapi.com", Region: "ap-guangzhou"},

@@ -25,12 +25,12 @@ const (
 // lane fetches the events of one account and lane.
 type lane struct {
 	worker   *Worker
-	account  *Account
+	account  *account
 	name     event.Lane
 	consumer jetstream.Consumer
-	// slots bounds the events in work of the account, share those of this lane
-	// among them.
-	slots, share chan struct{}
+	// slots bounds the events in work: of the account's lanes that pull together, and
+	// of that of parked results.
+	slots *slots
 	// room bounds the events of this lane that are held: those in work and as
 	// many fetched ahead. A lane that has nothing to do takes none from others.
 	room chan struct{}
@@ -52,6 +52,11 @@ func (l *lane) open(ctx context.Context) (err error) {
 func (l *lane) fetch(ctx, work context.Context, inWork *sync.WaitGroup) error {
 	trouble := "fetch/" + l.account.Name + "/" + string(l.name)
 	for {
+		if l.name != event.Parked {
+			if err := l.account.pause.wait(ctx); err != nil {
+				return err
+			}
+		}
 		n, err := l.takeRoom(ctx)
 		if err != nil {
 			return err
@@ -81,7 +86,7 @@ func (l *lane) fetch(ctx, work context.Context, inWork *sync.WaitGroup) error {
 		if err := l.open(ctx); err != nil {
 			l.worker.log.Debug("cannot look at the consumer", "account", l.account.Name, "lane", l.name, "error", err)
 		}
-		if err := pause(ctx, fetchPause); err != nil {
+		if err := sleep(ctx, fetchPause); err != nil {
 			return err
 		}
 	}
@@ -114,7 +119,7 @@ func (l *lane) fetchOnce(ctx context.Context, n int, start func(*delivery)) (tak
 	}
 	for msg := range batch.Messages() {
 		taken++
-		d := &delivery{msg: msg, account: l.account, lane: l.name, slots: []chan struct{}{l.share, l.slots}}
+		d := &delivery{msg: msg, account: l.account, lane: l.name, slots: l.slots}
 		l.worker.hold(d)
 		start(d)
 	}
@@ -129,8 +134,8 @@ func ignoreTimeout(err error) error {
 	return err
 }
 
-// pause waits, unless ctx ends first.
-func pause(ctx context.Context, d time.Duration) error {
+// sleep waits, unless ctx ends first.
+func sleep(ctx context.Context, d time.Duration) error {
 	timer := time.NewTimer(d)
 	defer timer.Stop()
 	select {
@@ -144,31 +149,10 @@ func pause(ctx context.Context, d time.Duration) error {
 // delivery is one event in this worker's hands.
 type delivery struct {
 	msg     jetstream.Msg
-	account *Account
+	account *account
 	lane    event.Lane
-	// slots are what the delivery needs one place of each in to be worked on.
-	slots []chan struct{}
-}
-
-// takeSlot waits for a slot; the caller calls release when done with it. It
-// returns false if ctx ends before.
-func (d *delivery) takeSlot(ctx context.Context) (release func(), ok bool) {
-	taken := 0
-	release = func() {
-		for _, slot := range d.slots[:taken] {
-			<-slot
-		}
-	}
-	for _, slot := range d.slots {
-		select {
-		case <-ctx.Done():
-			release()
-			return nil, false
-		case slot <- struct{}{}:
-			taken++
-		}
-	}
-	return release, true
+	// slots are where the delivery needs a place to be worked on.
+	slots *slots
 }
 
 // held are the deliveries whose holder must show signs of life.

@@ -14,6 +14,7 @@ import (
 
 	"github.com/nats-io/nats.go/jetstream"
 
+	"github.com/faceid-ingest/faceid-ingest/pipeline/event"
 	"github.com/faceid-ingest/faceid-ingest/pipeline/result"
 	"github.com/faceid-ingest/faceid-ingest/sinks"
 )
@@ -21,11 +22,11 @@ import (
 const (
 	// LedgerBucket is the key-value bucket of the ledger.
 	LedgerBucket = "FACEID_LEDGER"
-	// ledgerLife is how long an entry lasts after it was last written. An event
-	// that waits for a sink renews its entry with every try, which are at most
-	// Retry.RedeliverMax apart. After that only sinks' idempotence keeps a second
-	// event of a token from having a second effect.
-	ledgerLife = 24 * time.Hour
+	// ledgerLife is how long an entry lasts after it was last written: longer than
+	// an event stays in its stream. An event that waits for a sink renews its entry
+	// with every try, which are at most Retry.RedeliverMax apart. After that only
+	// sinks' idempotence keeps a second event of a token from having a second effect.
+	ledgerLife = 8 * 24 * time.Hour
 	// maxLedgerEntry bounds what is read of an entry, in bytes; NATS itself takes
 	// no message above 1 MiB by default.
 	maxLedgerEntry = 1 << 20
@@ -39,16 +40,17 @@ type ledger struct{ kv jetstream.KeyValue }
 
 // openLedger makes sure of the bucket.
 func openLedger(ctx context.Context, js jetstream.JetStream, replicas int) (*ledger, error) {
+	want := jetstream.KeyValueConfig{
+		Bucket:       LedgerBucket,
+		Description:  "Which sinks have the result of a token",
+		TTL:          ledgerLife,
+		MaxValueSize: maxLedgerEntry,
+		Storage:      jetstream.FileStorage,
+		Replicas:     replicas,
+	}
 	kv, err := js.KeyValue(ctx, LedgerBucket)
 	if errors.Is(err, jetstream.ErrBucketNotFound) {
-		kv, err = js.CreateOrUpdateKeyValue(ctx, jetstream.KeyValueConfig{
-			Bucket:       LedgerBucket,
-			Description:  "Which sinks have the result of a token",
-			TTL:          ledgerLife,
-			MaxValueSize: maxLedgerEntry,
-			Storage:      jetstream.FileStorage,
-			Replicas:     replicas,
-		})
+		kv, err = js.CreateOrUpdateKeyValue(ctx, want)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("open the ledger (key-value bucket %s): %w", LedgerBucket, err)
@@ -65,43 +67,110 @@ type entry struct {
 	// Done is the work that is done, see stages.names, with the receipts of
 	// archives.
 	Done map[string][]sinks.Receipt `json:"done"`
+	// Parked says that the result is parked: its events go the way of that.
+	Parked bool `json:"parked,omitempty"`
+	// Complete says that all sinks of the worker that wrote the entry have the
+	// result. Only those who do not know the sinks go by it.
+	Complete bool `json:"complete,omitempty"`
+
+	// revision is that of the entry in the bucket; 0 if there is none.
+	revision uint64
 }
 
-func ledgerKey(t *task) string {
-	return string(t.product) + "." + result.TokenHash(t.product, t.event.Token)
+func newEntry() *entry { return &entry{Done: map[string][]sinks.Receipt{}} }
+
+func ledgerKey(product result.Product, token string) string {
+	return string(product) + "." + result.TokenHash(product, token)
 }
 
 // load returns what is known of the task's token. An event that asks for another
 // ingestion (see event.Again) knows only what was done for itself.
 func (l *ledger) load(ctx context.Context, t *task) (*entry, error) {
-	e := &entry{Done: map[string][]sinks.Receipt{}}
-	value, err := l.kv.Get(ctx, ledgerKey(t))
+	e, err := l.read(ctx, ledgerKey(t.product, t.event.Token))
+	if err == nil && t.again() && (e.Sequence < t.meta.Sequence.Stream && t.lane != event.Parked) {
+		fresh := newEntry()
+		fresh.revision = e.revision
+		return fresh, nil
+	}
+	return e, err
+}
+
+// read returns an entry; what is not there is an empty one.
+func (l *ledger) read(ctx context.Context, key string) (*entry, error) {
+	value, err := l.kv.Get(ctx, key)
 	switch {
 	case errors.Is(err, jetstream.ErrKeyNotFound):
-		return e, nil
+		return newEntry(), nil
 	case err != nil:
-		return e, fmt.Errorf("read the ledger: %w", err)
+		return newEntry(), fmt.Errorf("read the ledger: %w", err)
 	}
-	var stored entry
+	stored := entry{revision: value.Revision()}
 	if len(value.Value()) > maxLedgerEntry || json.Unmarshal(value.Value(), &stored) != nil || stored.Done == nil {
-		return e, errors.New("read the ledger: an entry is not one of this program's")
-	}
-	if t.again() && stored.Sequence < t.meta.Sequence.Stream {
-		return e, nil
+		fresh := newEntry()
+		fresh.revision = value.Revision()
+		return fresh, errors.New("read the ledger: an entry is not one of this program's")
 	}
 	return &stored, nil
 }
 
-func (l *ledger) save(ctx context.Context, t *task, e *entry) error {
-	e.Sequence = t.meta.Sequence.Stream
-	text, err := json.Marshal(e)
-	if err == nil {
-		_, err = l.kv.Put(ctx, ledgerKey(t), text)
+// ledgerTries is how often an entry is written when others write it at the same
+// time: few, for nobody but a second event of the token does.
+const ledgerTries = 5
+
+// save writes e. What another worker has written meanwhile is not undone: its work
+// is added if it was done with the same assets.
+func (l *ledger) save(ctx context.Context, t *task, e *entry, names []string) error {
+	key := ledgerKey(t.product, t.event.Token)
+	if t.lane != event.Parked {
+		// Sequences of another stream say nothing.
+		e.Sequence = t.meta.Sequence.Stream
 	}
-	if err != nil {
-		return fmt.Errorf("write the ledger: %w", err)
+	for range ledgerTries {
+		e.Complete = e.covers(names)
+		e.Parked = e.Parked && !e.Complete
+		text, err := json.Marshal(e)
+		if err != nil {
+			return fmt.Errorf("encode an entry of the ledger: %w", err)
+		}
+		if e.revision == 0 {
+			_, err = l.kv.Create(ctx, key, text)
+		} else {
+			_, err = l.kv.Update(ctx, key, text, e.revision)
+		}
+		switch {
+		case err == nil:
+			return nil
+		case !isConflict(err):
+			return fmt.Errorf("write the ledger: %w", err)
+		}
+		other, err := l.read(ctx, key)
+		if err != nil && other.revision == 0 {
+			return err
+		}
+		e.merge(other)
 	}
-	return nil
+	return errors.New("write the ledger: others write the same entry all the time")
+}
+
+// isConflict tells whether somebody else has written the key: servers say so with
+// another code where the stream has replicas.
+func isConflict(err error) bool {
+	var api *jetstream.APIError
+	return errors.Is(err, jetstream.ErrKeyExists) || errors.As(err, &api) &&
+		(api.ErrorCode == jetstream.JSErrCodeStreamWrongLastSequence || api.ErrorCode == jetstream.JSErrCodeStreamWrongLastSequenceConstant)
+}
+
+// merge adds the work of an entry that another worker has written.
+func (e *entry) merge(other *entry) {
+	e.revision = other.revision
+	if other.Assets != e.Assets {
+		return
+	}
+	for name, receipts := range other.Done {
+		if _, done := e.Done[name]; !done {
+			e.Done[name] = receipts
+		}
+	}
 }
 
 // covers tells whether every sink has the result.

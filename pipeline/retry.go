@@ -21,6 +21,9 @@ type Retry struct {
 	// RedeliverFirst is the wait before the first redelivery; it doubles up to
 	// RedeliverMax.
 	RedeliverFirst, RedeliverMax time.Duration
+	// ProbeFirst is the wait before an account that the API refuses, or a sink that
+	// is down, is tried again; it doubles up to ProbeMax.
+	ProbeFirst, ProbeMax time.Duration
 }
 
 // DefaultRetry returns waits that suit an API with a limit of 100 calls per
@@ -29,6 +32,7 @@ func DefaultRetry() Retry {
 	return Retry{
 		InPlaceFirst: 200 * time.Millisecond, InPlaceMax: 5 * time.Second, InPlace: 15 * time.Second,
 		RedeliverFirst: 15 * time.Second, RedeliverMax: 15 * time.Minute,
+		ProbeFirst: 2 * time.Second, ProbeMax: 30 * time.Second,
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -17,7 +18,17 @@ type stages struct {
 	archive []sinks.Archiver
 	record  []sinks.Recorder
 	notify  []sinks.Notifier
+	// What the ledger calls the work of each.
+	archiveNames, recordNames, notifyNames []string
 }
+
+// The parts of the ledger's names that tell a sink's work in one stage from that in
+// another.
+const (
+	inArchive = "archive "
+	inRecord  = "record "
+	inNotify  = "notify "
+)
 
 func sortStages(all []sinks.Sink) (stages, error) {
 	var s stages
@@ -26,13 +37,13 @@ func sortStages(all []sinks.Sink) (stages, error) {
 		recorder, isRecorder := sink.(sinks.Recorder)
 		notifier, isNotifier := sink.(sinks.Notifier)
 		if isArchiver {
-			s.archive = append(s.archive, archiver)
+			s.archive, s.archiveNames = append(s.archive, archiver), append(s.archiveNames, inArchive+sink.Name())
 		}
 		if isRecorder {
-			s.record = append(s.record, recorder)
+			s.record, s.recordNames = append(s.record, recorder), append(s.recordNames, inRecord+sink.Name())
 		}
 		if isNotifier {
-			s.notify = append(s.notify, notifier)
+			s.notify, s.notifyNames = append(s.notify, notifier), append(s.notifyNames, inNotify+sink.Name())
 		}
 		if !isArchiver && !isRecorder && !isNotifier {
 			return stages{}, fmt.Errorf("sink %s neither archives nor records nor notifies", sink.Name())
@@ -44,21 +55,12 @@ func sortStages(all []sinks.Sink) (stages, error) {
 	return s, nil
 }
 
+// groups returns names stage by stage.
+func (s stages) groups() [][]string { return [][]string{s.archiveNames, s.recordNames, s.notifyNames} }
+
 // names returns what the ledger calls the work of each sink: a sink in several
 // stages has several.
-func (s stages) names() []string {
-	names := make([]string, 0, len(s.archive)+len(s.record)+len(s.notify))
-	for _, a := range s.archive {
-		names = append(names, "archive "+a.Name())
-	}
-	for _, r := range s.record {
-		names = append(names, "record "+r.Name())
-	}
-	for _, n := range s.notify {
-		names = append(names, "notify "+n.Name())
-	}
-	return names
-}
+func (s stages) names() []string { return slices.Concat(s.archiveNames, s.recordNames, s.notifyNames) }
 
 // finishErasure erases a token from every sink that keeps results: one of them says
 // that it was erased, and whoever erased it wanted it to be gone from all. What was
@@ -102,11 +104,11 @@ func (w *Worker) store(ctx context.Context, r *result.Result, e *entry) error {
 	}
 	if len(e.Done) > known {
 		// Records and messages tell where archives have put things.
-		e.forget("record ", "notify ")
+		e.forget(inRecord, inNotify)
 	}
 	err = w.stage("record", func() error {
 		return each(w.stages.record, func(s sinks.Recorder) *sinkError {
-			return w.once(ctx, e, "record ", s, func() error { return s.Record(ctx, r) })
+			return w.once(ctx, e, inRecord, s, func() error { return s.Record(ctx, r) })
 		})
 	})
 	if err != nil {
@@ -114,9 +116,29 @@ func (w *Worker) store(ctx context.Context, r *result.Result, e *entry) error {
 	}
 	return w.stage("notify", func() error {
 		return each(w.stages.notify, func(s sinks.Notifier) *sinkError {
-			return w.once(ctx, e, "notify ", s, func() error { return s.Notify(ctx, r) })
+			return w.once(ctx, e, inNotify, s, func() error { return s.Notify(ctx, r) })
 		})
 	})
+}
+
+// blocked tells whether nothing can be done for a result now: all sinks of the
+// first stage that is not complete are down, as far as they do not have it.
+func (w *Worker) blocked(e *entry) bool {
+	for _, group := range w.stages.groups() {
+		open := false
+		missing := 0
+		for _, name := range group {
+			if _, done := e.Done[name]; !done {
+				_, sink, _ := strings.Cut(name, " ")
+				missing++
+				open = open || !w.gates[sink].shut()
+			}
+		}
+		if missing > 0 {
+			return !open
+		}
+	}
+	return false
 }
 
 // once calls a sink unless it was done before.
@@ -155,7 +177,7 @@ func (w *Worker) stage(name string, do func() error) error {
 }
 
 func (w *Worker) archive(ctx context.Context, a sinks.Archiver, r *result.Result, e *entry) *sinkError {
-	name := "archive " + a.Name()
+	name := inArchive + a.Name()
 	if receipts, done := e.Done[name]; !done || len(receipts) != len(r.Assets) {
 		err := w.callSink(ctx, a, func() error {
 			receipts, err := a.Archive(ctx, r)
@@ -177,8 +199,20 @@ func (w *Worker) archive(ctx context.Context, a sinks.Archiver, r *result.Result
 	return nil
 }
 
-// callSink calls a sink with tries in place.
+// callSink calls a sink with tries in place, or not at all while it is down.
 func (w *Worker) callSink(ctx context.Context, sink sinks.Sink, call func() error) *sinkError {
+	g := w.gates[sink.Name()]
+	p := g.enter()
+	if p == passNone {
+		return &sinkError{sink: sink.Name(), class: sinks.ClassTransient, err: g.errDown()}
+	}
+	// What a panic leaves behind counts as a failure.
+	class, after := sinks.ClassTransient, time.Duration(0)
+	defer func() { g.leave(p, class, after) }()
+	judge := judgeSink
+	if p == passProbe {
+		judge = never
+	}
 	err := w.cfg.Retry.try(ctx, func() error {
 		err := call()
 		if err != nil {
@@ -186,18 +220,20 @@ func (w *Worker) callSink(ctx context.Context, sink sinks.Sink, call func() erro
 			w.metrics.SinkError(sink.Name(), string(class))
 		}
 		return err
-	}, judgeSink)
+	}, judge)
+	class, after = sinks.ClassOf(err)
 	if err == nil {
 		w.troubles.over("sink/" + sink.Name())
 		w.metrics.SinkUp(sink.Name(), true)
 		return nil
 	}
-	class, after := sinks.ClassOf(err)
-	if class == sinks.ClassTransient {
+	if class == sinks.ClassTransient || class == sinks.ClassThrottled {
 		w.metrics.SinkUp(sink.Name(), false)
 	}
 	return &sinkError{sink: sink.Name(), class: class, after: after, err: err}
 }
+
+func never(error) again { return again{} }
 
 func judgeSink(err error) again {
 	class, after := sinks.ClassOf(err)

@@ -4,15 +4,18 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/faceid-ingest/faceid-ingest/pipeline/event"
+	"github.com/faceid-ingest/faceid-ingest/pipeline/parking"
+	"github.com/faceid-ingest/faceid-ingest/pipeline/replica"
 )
 
-// Status is the state of the queues, as the server knows it.
+// Status is the state of the queues and of those who work on them, as NATS knows it.
 type Status struct {
 	// Events and Dead are how many events and dead letters are stored.
 	Events uint64 `json:"events"`
@@ -20,6 +23,15 @@ type Status struct {
 	// DeadByReason counts dead letters by account and reason.
 	DeadByReason map[string]map[string]uint64 `json:"dead_by_reason"`
 	Lanes        []LaneStatus                 `json:"lanes"`
+	// Deadlines are the nearest ones, one per account with an open event.
+	Deadlines []DeadlineStatus `json:"deadlines"`
+	// Paused are the accounts whose calls the API refuses.
+	Paused []PausedStatus `json:"paused"`
+	Parked ParkedStatus   `json:"parked"`
+	// Replicas are the daemons that run.
+	Replicas []ReplicaStatus `json:"replicas"`
+	// SinksDown are the sinks that some replica cannot reach.
+	SinksDown []SinkDownStatus `json:"sinks_down"`
 	// Strangers counts the stored events of accounts that are not configured, by
 	// account: nobody will ever take them.
 	Strangers map[string]uint64 `json:"strangers"`
@@ -40,10 +52,56 @@ type LaneStatus struct {
 	OldestSeconds *float64 `json:"oldest_seconds"`
 }
 
-// ReadStatus asks the server for the state of the given accounts. Streams that
-// do not exist yet count as empty.
+// DeadlineStatus is the event of an account whose result is deleted first.
+type DeadlineStatus struct {
+	Account     string    `json:"account"`
+	Deadline    time.Time `json:"deadline"`
+	LeftSeconds float64   `json:"left_seconds"`
+	Token       string    `json:"token"`
+}
+
+// PausedStatus is an account whose events wait because the API refuses its calls.
+type PausedStatus struct {
+	Account string `json:"account"`
+	// Code and Text are what the API said.
+	Code  string    `json:"code"`
+	Text  string    `json:"text"`
+	Since time.Time `json:"since"`
+}
+
+// ParkedStatus is how many results wait for a sink, and how much room they take.
+type ParkedStatus struct {
+	Results int   `json:"results"`
+	Bytes   int64 `json:"bytes"`
+	Quota   int64 `json:"quota"`
+}
+
+// ReplicaStatus is one daemon.
+type ReplicaStatus struct {
+	ID       string    `json:"id"`
+	Host     string    `json:"host"`
+	PID      int       `json:"pid"`
+	Version  string    `json:"version"`
+	Started  time.Time `json:"started"`
+	Accounts []string  `json:"accounts"`
+}
+
+// SinkDownStatus is a sink that a replica cannot reach.
+type SinkDownStatus struct {
+	Sink    string    `json:"sink"`
+	Replica string    `json:"replica"`
+	Since   time.Time `json:"since"`
+	// Class is that of the last error.
+	Class string `json:"class"`
+}
+
+// ReadStatus asks the server for the state of the given accounts. What does not
+// exist yet counts as empty.
 func ReadStatus(ctx context.Context, js jetstream.JetStream, accounts []string) (Status, error) {
-	s := Status{DeadByReason: map[string]map[string]uint64{}, Lanes: []LaneStatus{}, Strangers: map[string]uint64{}}
+	s := Status{
+		DeadByReason: map[string]map[string]uint64{}, Strangers: map[string]uint64{}, Lanes: []LaneStatus{},
+		Deadlines: []DeadlineStatus{}, Paused: []PausedStatus{}, Replicas: []ReplicaStatus{}, SinksDown: []SinkDownStatus{},
+	}
 	stream, err := js.Stream(ctx, event.Stream)
 	switch {
 	case errors.Is(err, jetstream.ErrStreamNotFound):
@@ -60,14 +118,79 @@ func ReadStatus(ctx context.Context, js jetstream.JetStream, accounts []string) 
 	}
 	for _, account := range accounts {
 		for _, name := range event.Lanes() {
-			lane, err := readLane(ctx, stream, account, name)
+			lane, err := readLane(ctx, js, account, name)
 			if err != nil {
 				return s, err
 			}
 			s.Lanes = append(s.Lanes, lane)
 		}
+		if err := s.readDeadline(ctx, js, account); err != nil {
+			return s, err
+		}
 	}
-	return s, nil
+	usage, err := parking.ReadUsage(ctx, js)
+	if err != nil {
+		return s, err
+	}
+	s.Parked = ParkedStatus{Results: usage.Results, Bytes: usage.Bytes, Quota: usage.Quota}
+	return s, s.readReplicas(ctx, js)
+}
+
+// readReplicas adds what the daemons say of themselves.
+func (s *Status) readReplicas(ctx context.Context, js jetstream.JetStream) error {
+	notes, err := replica.Notes(ctx, js)
+	if err != nil {
+		return err
+	}
+	for _, account := range slices.Sorted(maps.Keys(notes)) {
+		n := notes[account]
+		s.Paused = append(s.Paused, PausedStatus{Account: account, Code: n.Code, Text: n.Text, Since: n.Since})
+	}
+	replicas, err := replica.List(ctx, js)
+	if err != nil {
+		return err
+	}
+	for _, r := range replicas {
+		s.Replicas = append(s.Replicas, ReplicaStatus{ID: r.ID, Host: r.Host, PID: r.PID, Version: r.Version, Started: r.Started, Accounts: r.Accounts})
+		for _, name := range slices.Sorted(maps.Keys(r.Sinks)) {
+			if sink := r.Sinks[name]; !sink.Up {
+				s.SinksDown = append(s.SinksDown, SinkDownStatus{Sink: name, Replica: r.ID, Since: sink.Since, Class: sink.Class})
+			}
+		}
+	}
+	return nil
+}
+
+// readDeadline adds an account's nearest deadline.
+func (s *Status) readDeadline(ctx context.Context, js jetstream.JetStream, account string) error {
+	var near nearest
+	for _, lane := range pulledLanes {
+		if err := scanLane(ctx, js, account, lane, near.add); err != nil {
+			return err
+		}
+	}
+	near.cut()
+	kv, err := js.KeyValue(ctx, LedgerBucket)
+	if errors.Is(err, jetstream.ErrBucketNotFound) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("open the ledger (key-value bucket %s): %w", LedgerBucket, err)
+	}
+	l := &ledger{kv}
+	for _, one := range near.events {
+		if one.delivered {
+			e, err := l.read(ctx, ledgerKey(one.product, one.token))
+			if err == nil && (e.Complete || e.Parked) {
+				continue
+			}
+		}
+		s.Deadlines = append(s.Deadlines, DeadlineStatus{
+			Account: account, Deadline: one.deadline, LeftSeconds: time.Until(one.deadline).Seconds(), Token: one.token,
+		})
+		return nil
+	}
+	return nil
 }
 
 // strangersEvery is how often the worker looks for strangers.
@@ -93,7 +216,7 @@ func (w *Worker) watchStrangers(ctx context.Context) {
 			}
 			w.metrics.Strangers(total)
 		}
-		if pause(ctx, strangersEvery) != nil {
+		if sleep(ctx, strangersEvery) != nil {
 			return
 		}
 	}
@@ -119,14 +242,21 @@ func readStrangers(ctx context.Context, stream jetstream.Stream, accounts []stri
 	return strangers, nil
 }
 
-func readLane(ctx context.Context, stream jetstream.Stream, account string, name event.Lane) (LaneStatus, error) {
+func readLane(ctx context.Context, js jetstream.JetStream, account string, name event.Lane) (LaneStatus, error) {
 	lane := LaneStatus{Account: account, Lane: name}
+	stream, err := js.Stream(ctx, name.Stream())
+	if errors.Is(err, jetstream.ErrStreamNotFound) {
+		return lane, nil
+	}
+	if err != nil {
+		return lane, fmt.Errorf("look at stream %s: %w", name.Stream(), err)
+	}
 	consumer, err := stream.Consumer(ctx, event.ConsumerName(account, name))
 	if errors.Is(err, jetstream.ErrConsumerNotFound) {
 		// No worker has run for this account yet: all of its events wait.
 		info, err := stream.Info(ctx, jetstream.WithSubjectFilter(event.LaneSubjects(account, name)))
 		if err != nil {
-			return lane, fmt.Errorf("look at stream %s: %w", event.Stream, err)
+			return lane, fmt.Errorf("look at stream %s: %w", name.Stream(), err)
 		}
 		for _, n := range info.State.Subjects {
 			lane.Waiting += n

@@ -3,9 +3,13 @@
 // A Worker takes events from JetStream, pulls each token's result from the
 // FaceID API, hands it to the archive, record and notify sinks in that order,
 // and acknowledges the event only when all of them have it. What fails is
-// retried in place for seconds, then redelivered after minutes; what can never
-// succeed becomes a dead letter. Everything a Worker does may happen twice for
-// one token (a crash, a late acknowledgement), so sinks are idempotent.
+// retried in place for seconds, then redelivered after minutes; a result that a
+// sink does not take is parked meanwhile; what can never succeed becomes a dead
+// letter. While the API refuses an account, its consumers pause. Everything a
+// Worker does may happen twice for one token (a crash, a late acknowledgement), so
+// sinks are idempotent.
+//
+// Any number of Workers, in any number of processes, may share the streams.
 package pipeline
 
 import (
@@ -13,7 +17,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"slices"
+	"os"
 	"sync"
 	"time"
 
@@ -22,6 +26,8 @@ import (
 
 	"github.com/faceid-ingest/faceid-ingest/pipeline/event"
 	"github.com/faceid-ingest/faceid-ingest/pipeline/faceid"
+	"github.com/faceid-ingest/faceid-ingest/pipeline/parking"
+	"github.com/faceid-ingest/faceid-ingest/pipeline/replica"
 	"github.com/faceid-ingest/faceid-ingest/pipeline/result"
 	"github.com/faceid-ingest/faceid-ingest/pipeline/spool"
 	"github.com/faceid-ingest/faceid-ingest/pipeline/telemetry"
@@ -43,13 +49,17 @@ type Account struct {
 	Query faceid.Query
 	// Client calls the API with the account's credentials, within its rate.
 	Client Puller
+	// Share is told how many replicas share the account's rate, this one included;
+	// nil means nobody is.
+	Share func(replicas int)
 }
 
 // Config says how a Worker works. DefaultConfig holds what is not set here.
 type Config struct {
 	// Slots is how many events of one account are worked on at once, 1 or more;
-	// backfill takes at most three quarters of them. As many again are fetched
-	// ahead per account and lane. Slots are not shared between accounts, so that
+	// backfill takes at most three quarters of them, and parked results a quarter
+	// more. As many again are fetched ahead per account and lane, and worked on in
+	// the order of their deadlines. Slots are not shared between accounts, so that
 	// one whose calls hang holds nobody else.
 	Slots int
 	// AckWait is how long the server waits for a sign of life from the holder of
@@ -64,6 +74,8 @@ type Config struct {
 	// Replicas is how many servers of a cluster keep the ledger, if the Worker has
 	// to make it; 1 to 5.
 	Replicas int
+	// Version is what the other replicas and the status command see of the program's.
+	Version string
 	// Now is the clock; nil means time.Now.
 	Now func() time.Time
 }
@@ -80,6 +92,7 @@ type Deps struct {
 	// Sinks are called in this order within each stage.
 	Sinks   []sinks.Sink
 	Spool   *spool.Spool
+	Parking *parking.Store
 	Metrics *telemetry.Metrics
 	Log     *slog.Logger
 }
@@ -89,16 +102,23 @@ type Worker struct {
 	cfg       Config
 	js        jetstream.JetStream
 	publisher *event.Publisher
-	accounts  []Account
+	accounts  []*account
 	stages    stages
+	gates     map[string]*gate
 	spool     *spool.Spool
+	parking   *parking.Store
 	metrics   *telemetry.Metrics
 	log       *slog.Logger
 	troubles  *troubles
 
-	// ledger is opened by Run.
-	ledger *ledger
-	held   held
+	// What is opened by Run.
+	ledger     *ledger
+	advisories jetstream.Consumer
+	peers      *replica.Member
+
+	started    time.Time
+	held       held
+	parkingUse parkingUse
 }
 
 // New returns a Worker that is not running yet.
@@ -113,17 +133,25 @@ func New(cfg Config, deps Deps) (*Worker, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Worker{
+	w := &Worker{
 		cfg:       cfg,
 		js:        deps.JetStream,
 		publisher: event.NewPublisher(deps.JetStream),
-		accounts:  slices.Clone(deps.Accounts),
 		stages:    stages,
+		gates:     map[string]*gate{},
 		spool:     deps.Spool,
+		parking:   deps.Parking,
 		metrics:   deps.Metrics,
 		log:       deps.Log,
 		troubles:  newTroubles(deps.Log, cfg.Now),
-	}, nil
+	}
+	for _, s := range deps.Sinks {
+		w.gates[s.Name()] = &gate{now: cfg.Now, retry: cfg.Retry}
+	}
+	for _, a := range deps.Accounts {
+		w.accounts = append(w.accounts, &account{Account: a, slots: newSlots(cfg.Slots, max(1, cfg.Slots*3/4))})
+	}
+	return w, nil
 }
 
 // Run works until ctx is done: then it fetches no more, lets the events in work
@@ -131,7 +159,9 @@ func New(cfg Config, deps Deps) (*Worker, error) {
 // nil. It returns an error if the streams or consumers cannot be had. It is
 // called once.
 func (w *Worker) Run(ctx context.Context) error {
+	w.started = w.cfg.Now()
 	lanes, err := w.open(ctx)
+	defer w.leave(ctx)
 	if err != nil {
 		if ctx.Err() != nil {
 			return nil
@@ -141,13 +171,15 @@ func (w *Worker) Run(ctx context.Context) error {
 	work, kill := context.WithCancel(context.WithoutCancel(ctx))
 	defer kill()
 
-	var inWork sync.WaitGroup
+	var inWork, watching sync.WaitGroup
 	fetching, fetchCtx := errgroup.WithContext(ctx)
 	for _, l := range lanes {
 		fetching.Go(func() error { return l.fetch(fetchCtx, work, &inWork) })
 	}
-	var watching sync.WaitGroup
 	watching.Go(func() { w.watchStrangers(fetchCtx) })
+	watching.Go(func() { w.watchDeadlines(fetchCtx, work) })
+	watching.Go(func() { w.watchParking(fetchCtx) })
+	watching.Go(func() { w.reap(fetchCtx, w.advisories) })
 	beating := make(chan struct{})
 	stopBeat := make(chan struct{})
 	go func() {
@@ -156,14 +188,24 @@ func (w *Worker) Run(ctx context.Context) error {
 	}()
 
 	err = fetching.Wait()
-	watching.Wait()
-	w.drain(&inWork, kill)
+	w.drain(&inWork, &watching, kill)
 	close(stopBeat)
 	<-beating
 	if ctx.Err() != nil && errors.Is(err, ctx.Err()) {
 		return nil
 	}
 	return err
+}
+
+// leave has the other replicas take this one's share at once. Those who are not told
+// find out.
+func (w *Worker) leave(ctx context.Context) {
+	if w.peers == nil {
+		return
+	}
+	if err := w.peers.Close(context.WithoutCancel(ctx)); err != nil {
+		w.log.Debug("cannot tell the other replicas that this one leaves", "error", err)
+	}
 }
 
 // open makes sure of what the Worker keeps in JetStream.
@@ -173,27 +215,47 @@ func (w *Worker) open(ctx context.Context) (lanes []*lane, err error) {
 	if w.ledger, err = openLedger(bounded, w.js, w.cfg.Replicas); err != nil {
 		return nil, err
 	}
+	if w.advisories, err = event.EnsureReaper(bounded, w.js); err != nil {
+		return nil, err
+	}
+	if w.peers, err = replica.Join(bounded, w.js, replica.Config{Replicas: w.cfg.Replicas, Report: w.report, Changed: w.share, Log: w.log}); err != nil {
+		return nil, err
+	}
 	return w.openLanes(ctx)
+}
+
+// share passes on how many replicas serve an account.
+func (w *Worker) share(name string, replicas int) {
+	for _, a := range w.accounts {
+		if a.Name == name && a.Share != nil {
+			a.Share(replicas)
+		}
+	}
+}
+
+// report is what the other replicas and the status command see of this one.
+func (w *Worker) report() replica.Report {
+	host, _ := os.Hostname() // only for people to see
+	r := replica.Report{Host: host, PID: os.Getpid(), Version: w.cfg.Version, Started: w.started, Sinks: map[string]replica.Sink{}}
+	for _, a := range w.accounts {
+		r.Accounts = append(r.Accounts, a.Name)
+	}
+	for name, g := range w.gates {
+		r.Sinks[name] = g.state()
+	}
+	return r
 }
 
 // openLanes makes sure of the streams and of a consumer per account and lane.
 func (w *Worker) openLanes(ctx context.Context) ([]*lane, error) {
 	var lanes []*lane
-	for i := range w.accounts {
-		account := &w.accounts[i]
-		slots := make(chan struct{}, w.cfg.Slots)
+	for _, a := range w.accounts {
+		// Parked results need no API, and must not hold those that do.
+		parked := newSlots(max(1, w.cfg.Slots/parkedShare), 0)
 		for _, name := range event.Lanes() {
-			share := w.cfg.Slots
-			if name == event.Backfill {
-				share = max(1, share*3/4)
-			}
-			l := &lane{
-				worker:  w,
-				account: account,
-				name:    name,
-				slots:   slots,
-				share:   make(chan struct{}, share),
-				room:    make(chan struct{}, 2*w.cfg.Slots),
+			l := &lane{worker: w, account: a, name: name, slots: a.slots, room: make(chan struct{}, 2*w.cfg.Slots)}
+			if name == event.Parked {
+				l.slots = parked
 			}
 			if err := l.open(ctx); err != nil {
 				return nil, err
@@ -204,13 +266,18 @@ func (w *Worker) openLanes(ctx context.Context) ([]*lane, error) {
 	return lanes, nil
 }
 
-// drain waits for the events in work, and after the grace period makes them
-// stop where they are.
-func (w *Worker) drain(inWork *sync.WaitGroup, kill context.CancelFunc) {
+// parkedShare is how many times fewer slots than the others the lane of parked
+// results has: they come on top, and none of them is in a hurry.
+const parkedShare = 4
+
+// drain waits for the events in work and for the watchers, and after the grace
+// period makes them stop where they are.
+func (w *Worker) drain(inWork, watching *sync.WaitGroup, kill context.CancelFunc) {
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
 		inWork.Wait()
+		watching.Wait()
 	}()
 	grace := time.NewTimer(w.cfg.ShutdownGrace)
 	defer grace.Stop()

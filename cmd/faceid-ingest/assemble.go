@@ -10,13 +10,14 @@ import (
 	"path/filepath"
 
 	"golang.org/x/term"
-	"golang.org/x/time/rate"
 
 	"github.com/faceid-ingest/faceid-ingest/config"
 	"github.com/faceid-ingest/faceid-ingest/pipeline"
 	"github.com/faceid-ingest/faceid-ingest/pipeline/broker"
 	"github.com/faceid-ingest/faceid-ingest/pipeline/event"
 	"github.com/faceid-ingest/faceid-ingest/pipeline/faceid"
+	"github.com/faceid-ingest/faceid-ingest/pipeline/limit"
+	"github.com/faceid-ingest/faceid-ingest/pipeline/parking"
 	"github.com/faceid-ingest/faceid-ingest/pipeline/privacy"
 	"github.com/faceid-ingest/faceid-ingest/pipeline/spool"
 	"github.com/faceid-ingest/faceid-ingest/pipeline/telemetry"
@@ -86,11 +87,7 @@ func closeQuietly(conn *broker.Conn) { _ = conn.Close() }
 
 // openSinks opens every configured sink; conn is the process's connection to NATS.
 // On an error those already open are closed again.
-func openSinks(ctx context.Context, cfg *config.Config, conn *broker.Conn, log *slog.Logger) (_ []sinks.Sink, err error) {
-	policy, err := openPolicy(ctx, cfg)
-	if err != nil {
-		return nil, err
-	}
+func openSinks(ctx context.Context, cfg *config.Config, policy *privacy.Policy, conn *broker.Conn, log *slog.Logger) (_ []sinks.Sink, err error) {
 	var open []sinks.Sink
 	defer func() {
 		if err != nil {
@@ -139,9 +136,9 @@ func openSpool(cfg *config.Config) (*spool.Spool, error) {
 	return spool.Open(spool.Config{Dir: dir, MemoryLimit: int64(cfg.Spool.Memory), Quota: int64(cfg.Spool.Quota)})
 }
 
-// newAccounts makes a client for every account. The returned function closes
-// them.
-func newAccounts(cfg *config.Config, log *slog.Logger) (_ []pipeline.Account, _ func(), err error) {
+// newAccounts makes a client for every account, each with the limiter of its name. The
+// returned function closes them.
+func newAccounts(cfg *config.Config, limiters map[string]*limit.Limiter, log *slog.Logger) (_ []pipeline.Account, _ func(), err error) {
 	var accounts []pipeline.Account
 	var closers []func()
 	closeAll := func() {
@@ -155,13 +152,13 @@ func newAccounts(cfg *config.Config, log *slog.Logger) (_ []pipeline.Account, _ 
 		}
 	}()
 	for _, account := range cfg.Accounts {
-		client, closeClient, err := newClient(cfg, account, log)
+		client, closeClient, err := newClient(cfg, account, limiters[account.Name], log)
 		if err != nil {
 			return nil, nil, fmt.Errorf("account %s: %w", account.Name, err)
 		}
 		closers = append(closers, closeClient)
 		accounts = append(accounts, pipeline.Account{
-			Name: account.Name, Query: queryOf(account), Client: client,
+			Name: account.Name, Query: queryOf(account), Client: client, Share: limiters[account.Name].Share,
 		})
 	}
 	return accounts, closeAll, nil
@@ -179,9 +176,9 @@ func queryOf(account config.Account) faceid.Query {
 	}
 }
 
-// newClient makes the client of an account with its keys. The returned function
-// closes it.
-func newClient(cfg *config.Config, account config.Account, log *slog.Logger) (*faceid.Client, func(), error) {
+// newClient makes the client of an account with its keys; limiter may be nil. The
+// returned function closes it.
+func newClient(cfg *config.Config, account config.Account, limiter faceid.Limiter, log *slog.Logger) (*faceid.Client, func(), error) {
 	eidKey, err := openEIDKey(account.EID)
 	if err != nil {
 		return nil, nil, err
@@ -201,8 +198,7 @@ func newClient(cfg *config.Config, account config.Account, log *slog.Logger) (*f
 		Encryption:  encryption,
 		EIDKey:      eidKey,
 		Log:         log.With("account", account.Name),
-		// A tenth of a second at once: more would exceed the limit in a second.
-		Limit: rate.NewLimiter(rate.Limit(account.RateLimit), max(1, account.RateLimit/10)),
+		Limit:       limiter,
 	})
 	if err != nil {
 		closeEncryption()
@@ -227,7 +223,9 @@ type daemon struct {
 	worker  *pipeline.Worker
 	metrics *telemetry.Metrics
 	sinks   []sinks.Sink
-	closers []func() error
+	// limiters are those of the accounts, by name.
+	limiters map[string]*limit.Limiter
+	closers  []func() error
 }
 
 // newDaemon opens everything the configuration names and starts nothing. The
@@ -259,24 +257,50 @@ func newDaemon(ctx context.Context, cfg *config.Config, log *slog.Logger) (_ *da
 		usage := media.Usage()
 		return usage.Bytes, usage.Quota
 	})
-	if d.sinks, err = openSinks(ctx, cfg, d.conn, log); err != nil {
+	policy, err := openPolicy(ctx, cfg)
+	if err != nil {
+		return nil, err
+	}
+	if d.sinks, err = openSinks(ctx, cfg, policy, d.conn, log); err != nil {
 		return nil, err
 	}
 	d.closers = append(d.closers, func() error { return closeSinks(context.WithoutCancel(ctx), d.sinks) })
-	accounts, closeAccounts, err := newAccounts(cfg, log)
+	store, err := parking.Open(ctx, d.conn.JS, parking.Config{Replicas: cfg.NATS.Replicas, Quota: int64(cfg.Parking.Quota)}, policy)
+	if err != nil {
+		return nil, err
+	}
+	d.limiters = newLimiters(cfg)
+	d.closers = append(d.closers, func() error { closeLimiters(d.limiters); return nil })
+	accounts, closeAccounts, err := newAccounts(cfg, d.limiters, log)
 	if err != nil {
 		return nil, err
 	}
 	d.closers = append(d.closers, func() error { closeAccounts(); return nil })
 	workerConfig := pipeline.DefaultConfig()
 	workerConfig.Replicas = cfg.NATS.Replicas
+	workerConfig.Version = thisBuild().Version
 	workerConfig.Slots = cfg.Worker.Slots
 	workerConfig.AckWait = cfg.Worker.AckWait.Duration()
 	workerConfig.ShutdownGrace = cfg.Worker.ShutdownGrace.Duration()
 	d.worker, err = pipeline.New(workerConfig, pipeline.Deps{
-		JetStream: d.conn.JS, Accounts: accounts, Sinks: d.sinks, Spool: media, Metrics: d.metrics, Log: log,
+		JetStream: d.conn.JS, Accounts: accounts, Sinks: d.sinks, Spool: media, Parking: store, Metrics: d.metrics, Log: log,
 	})
 	return d, err
+}
+
+// newLimiters makes a limiter for every account, by name.
+func newLimiters(cfg *config.Config) map[string]*limit.Limiter {
+	limiters := make(map[string]*limit.Limiter, len(cfg.Accounts))
+	for _, account := range cfg.Accounts {
+		limiters[account.Name] = limit.New(float64(account.RateLimit))
+	}
+	return limiters
+}
+
+func closeLimiters(limiters map[string]*limit.Limiter) {
+	for _, l := range limiters {
+		l.Close()
+	}
 }
 
 // close releases everything, the last opened first.

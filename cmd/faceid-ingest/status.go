@@ -3,16 +3,33 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io"
 	"maps"
 	"slices"
+	"strings"
 	"text/tabwriter"
+	"time"
+
+	"golang.org/x/term"
 
 	"github.com/faceid-ingest/faceid-ingest/pipeline"
+	"github.com/faceid-ingest/faceid-ingest/pipeline/broker"
 )
 
 type statusCmd struct {
-	JSON bool `help:"Print JSON."`
+	JSON  bool          `help:"Print JSON; with --watch, one object per line."`
+	Watch bool          `short:"w" help:"Show it again and again, until interrupted."`
+	Every time.Duration `default:"2s" help:"Time between two looks with --watch."`
+}
+
+// Validate says what is wrong with the flags.
+func (c *statusCmd) Validate() error {
+	if c.Every < 100*time.Millisecond {
+		return errors.New("--every must be 100ms or more")
+	}
+	return nil
 }
 
 func (c *statusCmd) Run(ctx context.Context, a *app) error {
@@ -29,32 +46,92 @@ func (c *statusCmd) Run(ctx context.Context, a *app) error {
 	for i, account := range cfg.Accounts {
 		names[i] = account.Name
 	}
-	status, err := pipeline.ReadStatus(ctx, conn.JS, names)
+	if !c.Watch {
+		return c.once(ctx, a, conn, names)
+	}
+	tick := time.NewTicker(c.Every)
+	defer tick.Stop()
+	for {
+		if err := c.once(ctx, a, conn, names); err != nil {
+			if ctx.Err() != nil {
+				return nil
+			}
+			// A server that restarts is no reason to stop watching it.
+			_, _ = fmt.Fprintln(a.stderr, "faceid-ingest:", err)
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return nil
+		}
+	}
+}
+
+// clearScreen moves to the upper left corner and clears what is there.
+const clearScreen = "\x1b[H\x1b[2J"
+
+func (c *statusCmd) once(ctx context.Context, a *app, conn *broker.Conn, accounts []string) error {
+	status, err := pipeline.ReadStatus(ctx, conn.JS, accounts)
 	if err != nil {
 		return err
 	}
 	if c.JSON {
 		return json.NewEncoder(a.stdout).Encode(status)
 	}
-	table := tabwriter.NewWriter(a.stdout, 0, 0, 2, ' ', 0)
+	var page strings.Builder
+	if c.Watch {
+		if isTerminal(a.stdout) {
+			page.WriteString(clearScreen)
+		}
+		_, _ = fmt.Fprintf(&page, "%s\n\n", time.Now().Format(time.DateTime))
+	}
+	printStatus(&page, status, time.Now())
+	_, err = io.WriteString(a.stdout, page.String())
+	return err
+}
+
+// isTerminal tells whether w is one.
+func isTerminal(w io.Writer) bool {
+	file, ok := w.(interface{ Fd() uintptr })
+	return ok && term.IsTerminal(int(file.Fd()))
+}
+
+// printStatus writes what a person wants to see first to last: what may be lost,
+// then what waits.
+func printStatus(w io.Writer, s pipeline.Status, now time.Time) {
+	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	_, _ = fmt.Fprintln(table, "ACCOUNT\tLANE\tWAITING\tHELD\tREDELIVERED\tOLDEST")
-	for _, l := range status.Lanes {
+	for _, l := range s.Lanes {
 		oldest := "-"
 		if l.OldestSeconds != nil {
 			oldest = seconds(*l.OldestSeconds)
 		}
 		_, _ = fmt.Fprintf(table, "%s\t%s\t%d\t%d\t%d\t%s\n", l.Account, l.Lane, l.Waiting, l.Held, l.Redelivered, oldest)
 	}
-	if err := table.Flush(); err != nil {
-		return err
+	_ = table.Flush()
+	_, _ = fmt.Fprintf(w, "\nevents stored: %d, dead letters: %d, daemons: %d\n", s.Events, s.Dead, len(s.Replicas))
+	for _, d := range s.Deadlines {
+		what := "the result of %s is deleted by Tencent in %s, and not stored yet"
+		if d.LeftSeconds < 0 {
+			what = "the result of %s was due to be deleted by Tencent %s ago, and is not stored"
+		}
+		_, _ = fmt.Fprintf(w, "nearest deadline of account %s: "+what+"\n", d.Account, d.Token, seconds(max(d.LeftSeconds, -d.LeftSeconds)))
 	}
-	if _, err = fmt.Fprintf(a.stdout, "\nevents stored: %d, dead letters: %d\n", status.Events, status.Dead); err != nil {
-		return err
+	for _, p := range s.Paused {
+		_, _ = fmt.Fprintf(w, "account %s is paused since %s: %s\n", p.Account, p.Since.Local().Format(time.DateTime), p.Text)
 	}
-	for _, name := range slices.Sorted(maps.Keys(status.Strangers)) {
-		if _, err := fmt.Fprintf(a.stdout, "%d of account %q, which is not configured: nobody takes them\n", status.Strangers[name], name); err != nil {
-			return err
+	for _, d := range s.SinksDown {
+		_, _ = fmt.Fprintf(w, "sink %s does not take results of daemon %s since %s (%s)\n", d.Sink, d.Replica, d.Since.Local().Format(time.DateTime), d.Class)
+	}
+	if s.Parked.Results > 0 {
+		_, _ = fmt.Fprintf(w, "parked: %d results, %s of %s\n", s.Parked.Results, bytesText(s.Parked.Bytes), bytesText(s.Parked.Quota))
+	}
+	for _, account := range slices.Sorted(maps.Keys(s.DeadByReason)) {
+		for _, reason := range slices.Sorted(maps.Keys(s.DeadByReason[account])) {
+			_, _ = fmt.Fprintf(w, "dead letters of account %s, %s: %d\n", account, reason, s.DeadByReason[account][reason])
 		}
 	}
-	return nil
+	for _, name := range slices.Sorted(maps.Keys(s.Strangers)) {
+		_, _ = fmt.Fprintf(w, "%d of account %q, which is not configured: nobody takes them\n", s.Strangers[name], name)
+	}
 }

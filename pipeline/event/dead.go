@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -93,8 +94,9 @@ func (p *Publisher) Bury(ctx context.Context, l DeadLetter) error {
 	if text := encodeHistory(l.History); text != "" {
 		msg.Header.Set(headerHistory, text)
 	}
-	// With the time: sequences begin again in a stream that was deleted.
-	id := fmt.Sprintf("%s-%d-%d", Stream, l.StreamSequence, l.First.UnixNano())
+	// With the subject, for lanes have streams of their own, and the time: sequences
+	// begin again in a stream that was deleted.
+	id := fmt.Sprintf("%s-%d-%d", l.Subject, l.StreamSequence, l.First.UnixNano())
 	if _, err := p.js.PublishMsg(ctx, msg, jetstream.WithMsgID(id)); err != nil {
 		return fmt.Errorf("store dead letter: %w", err)
 	}
@@ -226,4 +228,46 @@ func CountDeadLetters(ctx context.Context, js jetstream.JetStream) (map[string]m
 		counts[account][reason] += n
 	}
 	return counts, info.State.Msgs, nil
+}
+
+// ErrNotRetryable is returned by Retry for a letter whose event never had a valid
+// subject: no worker would take it.
+var ErrNotRetryable = errors.New("the event's subject is not one of an account and product")
+
+// Retry puts the letter's event on a stream again, its body unchanged and with its
+// whole past, and removes the letter. A worker that gives it up again makes a letter
+// with one burial more. What sinks have of the result already they are not given
+// again. A crash in between leaves both the event and the letter; retrying the letter
+// again soon adds no second event.
+func (p *Publisher) Retry(ctx context.Context, l DeadLetter) error {
+	lane, account, product, err := ParseSubject(l.Subject)
+	if err != nil {
+		return ErrNotRetryable
+	}
+	if lane == Parked {
+		// Only workers use that lane; they send a live event there if it has to go.
+		lane = Live
+	}
+	past := Past{First: l.First, Attempts: l.Attempts, History: append(slices.Clone(l.History), l.burial())}
+	id := fmt.Sprintf("retry-%d-%d", l.Sequence, l.Last.UnixNano())
+	if err := p.Republish(ctx, Subject(lane, account, product), l.Body, l.Trace, past, id); err != nil {
+		return err
+	}
+	return p.Drop(ctx, l)
+}
+
+// Drop removes the letter for good. One that is not there is no error.
+func (p *Publisher) Drop(ctx context.Context, l DeadLetter) error {
+	stream, err := p.js.Stream(ctx, DeadStream)
+	if err == nil {
+		err = stream.DeleteMsg(ctx, l.Sequence)
+	}
+	if err != nil && !errors.Is(err, jetstream.ErrMsgNotFound) {
+		return fmt.Errorf("remove dead letter %d: %w", l.Sequence, err)
+	}
+	return nil
+}
+
+func (l DeadLetter) burial() Burial {
+	return Burial{Time: l.Last, Reason: l.Reason, Code: l.Code, Attempts: l.Attempts}
 }

@@ -28,6 +28,14 @@ type Metrics struct {
 	stages     *prometheus.HistogramVec
 	inFlight   prometheus.Gauge
 	strangers  prometheus.Gauge
+
+	parks        *prometheus.CounterVec
+	parked       prometheus.Gauge
+	parkedBytes  prometheus.Gauge
+	parkingQuota prometheus.Gauge
+	paused       *prometheus.GaugeVec
+	deadline     *prometheus.GaugeVec
+	due          *prometheus.GaugeVec
 }
 
 // Outcome is what became of one delivery of an event.
@@ -39,6 +47,9 @@ const (
 	Ingested Outcome = "ingested"
 	// Known means that every sink had the result already.
 	Known Outcome = "known"
+	// Parked means that a sink does not take the result now: it is parked, and a new
+	// event on the lane of parked ones is responsible for it.
+	Parked Outcome = "parked"
 	// Erased means that the result was erased before, and nothing is stored.
 	Erased Outcome = "erased"
 	// Retried means that the event will be delivered again later.
@@ -99,11 +110,39 @@ func New() *Metrics {
 			Help: "Events this process holds now.",
 		}),
 	}
+	m.parks = prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "faceid_ingest_parks_total",
+		Help: "Results that were parked because a sink did not take them, by account.",
+	}, []string{"account"})
+	m.parked = prometheus.NewGauge(prometheus.GaugeOpts{
+		Name: "faceid_ingest_parked_results",
+		Help: "Results that are parked now, of all replicas.",
+	})
+	m.parkedBytes = prometheus.NewGauge(prometheus.GaugeOpts{
+		Name: "faceid_ingest_parked_bytes",
+		Help: "Bytes that parked results take, of all replicas.",
+	})
+	m.parkingQuota = prometheus.NewGauge(prometheus.GaugeOpts{
+		Name: "faceid_ingest_parking_quota_bytes",
+		Help: "Bytes that parked results may take; from half of it on, results that have time are not pulled while a sink is down.",
+	})
+	m.paused = prometheus.NewGaugeVec(prometheus.GaugeOpts{
+		Name: "faceid_ingest_account_paused",
+		Help: "Whether this process has paused an account because the API refuses all of its calls.",
+	}, []string{"account"})
+	m.deadline = prometheus.NewGaugeVec(prometheus.GaugeOpts{
+		Name: "faceid_ingest_nearest_deadline_seconds",
+		Help: "Time until Tencent deletes the first result that is not stored, by account; absent while there is none.",
+	}, []string{"account"})
+	m.due = prometheus.NewGaugeVec(prometheus.GaugeOpts{
+		Name: "faceid_ingest_due_events",
+		Help: "Events whose results are not stored and will be deleted within a time (1h, 6h, 24h), by account; those past it are counted, too.",
+	}, []string{"account", "within"})
 	m.strangers = prometheus.NewGauge(prometheus.GaugeOpts{
 		Name: "faceid_ingest_unconfigured_events",
 		Help: "Stored events of accounts that are not configured, which nobody takes.",
 	})
-	m.registry.MustRegister(m.strangers, m.events, m.dead, m.calls, m.sinkErrors, m.sinkUp, m.assets, m.bytes, m.verdicts, m.stages, m.inFlight,
+	m.registry.MustRegister(m.parks, m.parked, m.parkedBytes, m.parkingQuota, m.paused, m.deadline, m.due, m.strangers, m.events, m.dead, m.calls, m.sinkErrors, m.sinkUp, m.assets, m.bytes, m.verdicts, m.stages, m.inFlight,
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return m
 }
@@ -174,6 +213,41 @@ func (m *Metrics) Verdict(account, product string, passed bool) {
 // Stage records how long a stage took.
 func (m *Metrics) Stage(stage string, took time.Duration) {
 	m.stages.WithLabelValues(stage).Observe(took.Seconds())
+}
+
+// Parked counts one result that was parked.
+func (m *Metrics) Parked(account string) { m.parks.WithLabelValues(account).Inc() }
+
+// Parking sets how many results are parked, and how many bytes they take and may
+// take.
+func (m *Metrics) Parking(results int, bytes, quota int64) {
+	m.parked.Set(float64(results))
+	m.parkedBytes.Set(float64(bytes))
+	m.parkingQuota.Set(float64(quota))
+}
+
+// AccountPaused sets whether this process has paused an account.
+func (m *Metrics) AccountPaused(account string, paused bool) {
+	value := 0.0
+	if paused {
+		value = 1
+	}
+	m.paused.WithLabelValues(account).Set(value)
+}
+
+// Deadline sets the time left to an account's nearest deadline, which is negative
+// once it is past.
+func (m *Metrics) Deadline(account string, left time.Duration) {
+	m.deadline.WithLabelValues(account).Set(left.Seconds())
+}
+
+// NoDeadline takes Deadline back: an account has no open event.
+func (m *Metrics) NoDeadline(account string) { m.deadline.DeleteLabelValues(account) }
+
+// Due sets how many events of an account are nearer to their deadline than within
+// says, one of 1h, 6h and 24h.
+func (m *Metrics) Due(account, within string, events int) {
+	m.due.WithLabelValues(account, within).Set(float64(events))
 }
 
 // Strangers sets how many events nobody takes.

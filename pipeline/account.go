@@ -1,0 +1,166 @@
+package pipeline
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/faceid-ingest/faceid-ingest/pipeline/event"
+	"github.com/faceid-ingest/faceid-ingest/pipeline/faceid"
+	"github.com/faceid-ingest/faceid-ingest/pipeline/replica"
+)
+
+// When the API refuses every call of an account (arrears, a bad secret, a clock
+// that is wrong), nothing is to be had by trying its events one after the other.
+// The worker that finds out pauses the account's consumers, for all replicas, and
+// keeps the one event it has to try the account with. The pause has an end, which is
+// moved on as long as the trouble lasts: if this worker dies, the consumers go on by
+// themselves and another worker finds out.
+
+const (
+	// pauseMargin is how much longer than until the next try the consumers pause.
+	pauseMargin = 30 * time.Second
+	// probeTurns is how often one event is tried before another has its turn: what
+	// is wrong might be with this one.
+	probeTurns = 40
+	// pauseWait bounds a request to pause or resume a consumer.
+	pauseWait = 5 * time.Second
+)
+
+// account is an Account at work.
+type account struct {
+	Account
+	// slots bounds the events in work of the lanes that pull.
+	slots *slots
+	pause pause
+}
+
+// pause keeps an account's events from being fetched and pulled by this process.
+type pause struct {
+	mu sync.Mutex
+	// over is closed when the pause ends; nil while there is none.
+	over chan struct{}
+}
+
+// claim begins a pause; false means that there is one.
+func (p *pause) claim() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.over != nil {
+		return false
+	}
+	p.over = make(chan struct{})
+	return true
+}
+
+func (p *pause) end() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	close(p.over)
+	p.over = nil
+}
+
+func (p *pause) held() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.over != nil
+}
+
+// wait returns when there is no pause; ctx ends the wait.
+func (p *pause) wait(ctx context.Context) error {
+	p.mu.Lock()
+	over := p.over
+	p.mu.Unlock()
+	if over == nil {
+		return ctx.Err()
+	}
+	select {
+	case <-over:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// pausedError says that the account is paused; the event goes back as it was.
+type pausedError struct{ account string }
+
+func (e *pausedError) Error() string { return "account " + e.account + " is paused" }
+
+// refusesAccount tells whether the API would refuse every call of the account.
+func refusesAccount(err error) bool {
+	var pulling *pullError
+	return errors.As(err, &pulling) && pulling.class == faceid.AccountTrouble
+}
+
+// probe pauses the account of t and tries it with t until the API takes its calls
+// again; refusal is what it said. Where that is done already it returns a
+// *pausedError.
+func (w *Worker) probe(ctx context.Context, t *task, refusal error) (fetched, error) {
+	if !t.account.pause.claim() {
+		return fetched{}, &pausedError{t.account.Name}
+	}
+	defer t.account.pause.end()
+	since := w.cfg.Now()
+	wait := w.cfg.Retry.ProbeFirst
+	for range probeTurns {
+		w.pauseAccount(ctx, t, refusal, since, wait)
+		if err := sleep(ctx, wait); err != nil {
+			// Stopping: the consumers go on by themselves.
+			return fetched{}, newPullError(err)
+		}
+		wait = min(2*wait, w.cfg.Retry.ProbeMax)
+		f, err := w.pullTries(ctx, t)
+		if err == nil || !refusesAccount(err) {
+			w.resumeAccount(ctx, t)
+			return f, err
+		}
+		refusal = err
+	}
+	w.resumeAccount(ctx, t)
+	return fetched{}, refusal
+}
+
+// pauseAccount stops the account's consumers until after the next try, and tells
+// why.
+func (w *Worker) pauseAccount(ctx context.Context, t *task, refusal error, since time.Time, wait time.Duration) {
+	name := t.account.Name
+	w.metrics.AccountPaused(name, true)
+	w.troubles.note(apiTrouble(t), fmt.Sprintf("the API refuses all calls of account %s: its events wait, for all workers", name),
+		append(t.attrs(), "error", refusal, "code", apiCode(refusal))...)
+	ctx, cancel := context.WithTimeout(ctx, pauseWait)
+	defer cancel()
+	until := time.Now().Add(wait + pauseMargin)
+	for _, lane := range pulledLanes {
+		if _, err := w.js.PauseConsumer(ctx, lane.Stream(), event.ConsumerName(name, lane), until); err != nil && ctx.Err() == nil {
+			w.troubles.note("pause/"+name, "cannot pause the consumers of an account for all workers; this one waits by itself", "account", name, "error", err)
+		}
+	}
+	note := replica.Note{Code: apiCode(refusal), Text: refusal.Error(), Since: since, Until: until}
+	if err := w.peers.SetNote(ctx, name, note); err != nil {
+		w.log.Debug("cannot note that an account is paused", "account", name, "error", err)
+	}
+}
+
+// resumeAccount has the account's consumers go on.
+func (w *Worker) resumeAccount(ctx context.Context, t *task) {
+	name := t.account.Name
+	w.metrics.AccountPaused(name, false)
+	w.troubles.over("pause/" + name)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), pauseWait)
+	defer cancel()
+	for _, lane := range pulledLanes {
+		// What fails here ends by itself.
+		if _, err := w.js.ResumeConsumer(ctx, lane.Stream(), event.ConsumerName(name, lane)); err != nil {
+			w.log.Debug("cannot resume a consumer", "account", name, "lane", lane, "error", err)
+		}
+	}
+	if err := w.peers.ClearNote(ctx, name); err != nil {
+		w.log.Debug("cannot take back the note of a paused account", "account", name, "error", err)
+	}
+}
+
+// pulledLanes are those whose results come from the API.
+var pulledLanes = []event.Lane{event.Live, event.Backfill}

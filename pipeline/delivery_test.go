@@ -1,0 +1,491 @@
+package pipeline_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/faceid-ingest/faceid-ingest/pipeline"
+	"github.com/faceid-ingest/faceid-ingest/pipeline/event"
+	"github.com/faceid-ingest/faceid-ingest/pipeline/faceid"
+	"github.com/faceid-ingest/faceid-ingest/pipeline/replica"
+	"github.com/faceid-ingest/faceid-ingest/pipeline/result"
+	"github.com/faceid-ingest/faceid-ingest/sinks"
+)
+
+// clock is a time that a test moves.
+type clock struct{ offset atomic.Int64 }
+
+func (c *clock) now() time.Time          { return time.Now().Add(time.Duration(c.offset.Load())) }
+func (c *clock) advance(d time.Duration) { c.offset.Add(int64(d)) }
+
+var (
+	expired = &faceid.Error{Class: faceid.Permanent, Code: "InvalidParameterValue.BizTokenExpired", Err: errors.New("the token expired")}
+	arrears = &faceid.Error{Class: faceid.AccountTrouble, Code: "UnauthorizedOperation.Arrears", Err: errors.New("arrears")}
+)
+
+// parked waits until so many results are parked.
+func (b *bench) parked(want int) {
+	b.t.Helper()
+	b.until(fmt.Sprintf("%d results are parked", want), func() bool {
+		usage, err := b.parking.Usage(b.t.Context())
+		if err != nil {
+			b.t.Fatal(err)
+		}
+		return usage.Results == want
+	})
+}
+
+// A sink is down for longer than Tencent keeps a result: what was pulled meanwhile
+// is delivered all the same, from parking.
+func TestSinkDownForTheWholeRetention(t *testing.T) {
+	b := newBench(t)
+	var now clock
+	b.cfg.Now = now.now
+	var up atomic.Bool
+	b.record.fail = func(string, int) error {
+		if up.Load() {
+			return nil
+		}
+		return errors.New("connection refused")
+	}
+	var tokens []string
+	for i := range 20 {
+		tokens = append(tokens, fmt.Sprintf("T-%d", i))
+	}
+	b.publish(tokens...)
+	b.start()
+	b.parked(len(tokens))
+	b.settled()
+	b.halt()
+	now.advance(80 * time.Hour)
+	var asked atomic.Int64
+	b.api.answer = func(context.Context, string, int) error {
+		asked.Add(1)
+		return expired
+	}
+	b.start()
+	// A second event of a parked token costs no call either.
+	b.raw("faceid.completed.main.enhanced", `{"token":"T-0","rule_id":"1"}`)
+	b.settled()
+	up.Store(true)
+	b.until("all are recorded and told", func() bool {
+		return !slices.ContainsFunc(tokens, func(token string) bool { return !b.notify.has(token) })
+	})
+	b.parked(0)
+	if len(b.dead()) != 0 || asked.Load() != 0 {
+		t.Errorf("%d dead letters, %d calls", len(b.dead()), asked.Load())
+	}
+	for _, token := range tokens {
+		if b.api.count(token) != 1 || b.archive.count(token) != 1 {
+			t.Errorf("%s: pulled %d times, archived %d times", token, b.api.count(token), b.archive.count(token))
+		}
+	}
+	if got := b.record.seen["T-0"].Assets[0].Stored; len(got) != 1 || got[0].Location == "" {
+		t.Errorf("the receipt was lost on the way: %+v", got)
+	}
+	b.halt()
+	b.gone(event.ParkedStream)
+}
+
+// gone checks that a stream holds nothing any more.
+func (b *bench) gone(name string) {
+	b.t.Helper()
+	b.until("stream "+name+" is empty", func() bool {
+		stream, err := b.js.Stream(b.t.Context(), name)
+		if err != nil {
+			b.t.Fatal(err)
+		}
+		return stream.CachedInfo().State.Msgs == 0
+	})
+}
+
+// The bytes that come from parking are those that went in.
+func TestParkedBytes(t *testing.T) {
+	b := newBench(t)
+	var up atomic.Bool
+	var bodies sync.Map
+	b.record.fail = func(string, int) error {
+		if up.Load() {
+			return nil
+		}
+		return errors.New("connection refused")
+	}
+	reader := &contentSink{sink: &sink{name: "reader"}, up: &up, bodies: &bodies}
+	b.more = []sinks.Sink{reader}
+	b.publish("T-1")
+	b.start()
+	b.parked(1)
+	up.Store(true)
+	b.parked(0)
+	if body, _ := bodies.Load("T-1"); body != "\xff\xd8\xff\xe0T-1" {
+		t.Errorf("got %q", body)
+	}
+}
+
+// contentSink reads every asset.
+type contentSink struct {
+	*sink
+	up     *atomic.Bool
+	bodies *sync.Map
+}
+
+func (s *contentSink) Archive(ctx context.Context, r *result.Result) ([]sinks.Receipt, error) {
+	if !s.up.Load() {
+		return nil, errors.New("connection refused")
+	}
+	content, err := r.Assets[0].Content.Open()
+	if err != nil {
+		return nil, err
+	}
+	body, err := io.ReadAll(content)
+	s.bodies.Store(r.Token, string(body))
+	return []sinks.Receipt{{Sink: s.name, Field: r.Assets[0].Field}}, errors.Join(err, content.Close())
+}
+
+// What a sink refuses is kept, so that it can be retried when the sink is mended,
+// whatever the API says by then.
+func TestRefusedResultsCanBeRetried(t *testing.T) {
+	b := newBench(t)
+	var mended atomic.Bool
+	b.record.fail = func(string, int) error {
+		if mended.Load() {
+			return nil
+		}
+		return sinks.Permanent(errors.New("too large for a row"))
+	}
+	b.publish("T-1")
+	b.start()
+	b.until("there is a dead letter", func() bool { return len(b.dead()) == 1 })
+	b.api.answer = func(context.Context, string, int) error { return expired }
+	retry := func() {
+		t.Helper()
+		if err := b.publisher.Retry(t.Context(), b.dead()[0]); err != nil {
+			t.Fatal(err)
+		}
+	}
+	retry()
+	b.until("it is refused again", func() bool {
+		letters := b.dead()
+		return len(letters) == 1 && len(letters[0].History) == 1
+	})
+	if l := b.dead()[0]; l.History[0].Reason != event.Refused || l.Attempts < 2 {
+		t.Errorf("the letter has lost its history: %+v", l)
+	}
+	mended.Store(true)
+	retry()
+	b.until("it is recorded", func() bool { return b.notify.has("T-1") })
+	b.parked(0)
+	if n := b.api.count("T-1"); n != 1 {
+		t.Errorf("pulled %d times", n)
+	}
+}
+
+// Even the ledger may have forgotten that a result is parked.
+func TestParkedResultOfAForgottenToken(t *testing.T) {
+	b := newBench(t)
+	var mended atomic.Bool
+	b.record.fail = func(string, int) error {
+		if mended.Load() {
+			return nil
+		}
+		return sinks.Permanent(errors.New("too large for a row"))
+	}
+	b.publish("T-1")
+	b.start()
+	b.until("there is a dead letter", func() bool { return len(b.dead()) == 1 })
+	kv, err := b.js.KeyValue(t.Context(), pipeline.LedgerBucket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := kv.Purge(t.Context(), "enhanced."+result.TokenHash(result.Enhanced, "T-1")); err != nil {
+		t.Fatal(err)
+	}
+	mended.Store(true)
+	b.api.answer = func(context.Context, string, int) error { return expired }
+	if err := b.publisher.Retry(t.Context(), b.dead()[0]); err != nil {
+		t.Fatal(err)
+	}
+	b.until("it is recorded", func() bool { return b.notify.has("T-1") })
+	b.parked(0)
+}
+
+// A parking that fills up leaves its room to the results that are deleted first.
+func TestParkingFillsUp(t *testing.T) {
+	b := newBench(t)
+	b.parkingConfig.Quota = 64 << 10
+	var up atomic.Bool
+	b.record.fail = func(string, int) error {
+		if up.Load() {
+			return nil
+		}
+		return errors.New("connection refused")
+	}
+	b.api.size = 8 << 10
+	var tokens []string
+	for i := range 40 {
+		tokens = append(tokens, fmt.Sprintf("T-%d", i))
+	}
+	b.publish(tokens...)
+	b.start()
+	b.until("parking is more than half full", func() bool {
+		usage, err := b.parking.Usage(t.Context())
+		return err == nil && 2*usage.Bytes > usage.Quota
+	})
+	b.until("the worker says so", func() bool { return strings.Contains(b.log.String(), "it is pulled later") })
+	usage, err := b.parking.Usage(t.Context())
+	if err != nil || usage.Bytes > usage.Quota {
+		t.Errorf("%+v, %v", usage, err)
+	}
+	// An event whose result goes soon is pulled and parked all the same.
+	b.publishEvent(event.Event{Token: "SOON", RuleID: "1", IssuedAt: time.Now().Add(-71 * time.Hour)})
+	b.until("it is pulled", func() bool { return b.api.count("SOON") > 0 })
+	up.Store(true)
+	b.until("all are recorded and told", func() bool {
+		return !slices.ContainsFunc(append(tokens, "SOON"), func(token string) bool { return !b.notify.has(token) })
+	})
+	b.parked(0)
+}
+
+// One account in arrears, with a thousand events: nobody else notices, hardly a
+// call is made, and when it is paid all of them are ingested.
+func TestAccountInArrears(t *testing.T) {
+	b := newBench(t)
+	b.accounts = []string{"main", "other"}
+	var paid atomic.Bool
+	var refused, early atomic.Int64
+	b.api.answer = func(_ context.Context, token string, _ int) error {
+		if !strings.HasPrefix(token, "ARREARS") || paid.Load() {
+			return nil
+		}
+		refused.Add(1)
+		return arrears
+	}
+	const waiting = 1000
+	for i := range waiting {
+		b.publish(fmt.Sprintf("ARREARS-%d", i))
+	}
+	other := func(token string) time.Duration {
+		t.Helper()
+		began := time.Now()
+		if _, err := b.publisher.Publish(t.Context(), event.Live, "other", result.Enhanced, event.Event{Token: token, RuleID: "1"}, nil); err != nil {
+			t.Fatal(err)
+		}
+		b.until(token+" is ingested", func() bool { return b.notify.has(token) })
+		return time.Since(began)
+	}
+	latency := func(name string) time.Duration {
+		t.Helper()
+		var all []time.Duration
+		for i := range 50 {
+			all = append(all, other(fmt.Sprintf("%s-%d", name, i)))
+		}
+		slices.Sort(all)
+		return all[len(all)/2]
+	}
+	b.start()
+	b.until("the account is paused", func() bool { return b.isPaused("main") })
+	notes, err := replica.Notes(t.Context(), b.js)
+	if err != nil || notes["main"].Code != arrears.Code || !strings.Contains(notes["main"].Text, "arrears") {
+		t.Errorf("others are told %+v, %v", notes, err)
+	}
+	during := latency("DURING")
+	if n := b.notify.total("ARREARS"); n != 0 {
+		t.Errorf("%d were ingested while the account was in arrears", n)
+	}
+	early.Store(refused.Load())
+	paid.Store(true)
+	b.until("all are ingested", func() bool { return b.notify.total("ARREARS") == waiting })
+	b.until("the account is not paused any more", func() bool { return !b.isPaused("main") })
+	after := latency("AFTER")
+	t.Logf("the other account's median latency: %s while 1000 events waited, %s afterwards; %d refused calls", during.Round(10*time.Microsecond), after.Round(10*time.Microsecond), early.Load())
+	// The slots' first calls, and probes.
+	if n := early.Load(); n > 200 {
+		t.Errorf("%d calls were made for an account that is in arrears", n)
+	}
+	if len(b.dead()) != 0 {
+		t.Errorf("dead letters: %+v", b.dead())
+	}
+	if notes, err := replica.Notes(t.Context(), b.js); err != nil || len(notes) != 0 {
+		t.Errorf("the note was not taken back: %+v, %v", notes, err)
+	}
+}
+
+func (b *bench) isPaused(account string) bool {
+	b.t.Helper()
+	for _, lane := range []event.Lane{event.Live, event.Backfill} {
+		consumer, err := b.js.Consumer(b.t.Context(), event.Stream, event.ConsumerName(account, lane))
+		if errors.Is(err, jetstream.ErrConsumerNotFound) {
+			return false
+		}
+		if err != nil {
+			b.t.Fatal(err)
+		}
+		if !consumer.CachedInfo().Paused {
+			return false
+		}
+	}
+	return true
+}
+
+// The worker that pauses an account dies: the consumers go on by themselves, and
+// another worker takes over.
+func TestPausedAccountOutlivesItsWorker(t *testing.T) {
+	b := newBench(t)
+	var paid atomic.Bool
+	b.api.answer = func(context.Context, string, int) error {
+		if paid.Load() {
+			return nil
+		}
+		return arrears
+	}
+	b.publish("T-1", "T-2")
+	b.start()
+	b.until("the account is paused", func() bool { return b.isPaused("main") })
+	b.halt()
+	paid.Store(true)
+	// What the dead worker left ends after half a minute; a person need not wait.
+	for _, lane := range []event.Lane{event.Live, event.Backfill} {
+		if _, err := b.js.ResumeConsumer(t.Context(), event.Stream, event.ConsumerName("main", lane)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	b.start()
+	b.until("both are ingested", func() bool { return b.notify.has("T-1") && b.notify.has("T-2") })
+}
+
+// Retries end by time and not by a count, also past the server's limit of
+// deliveries.
+func TestRetriesDoNotEndByCount(t *testing.T) {
+	b := newBench(t)
+	const failures = 3 * event.MaxDeliveries
+	b.cfg.Retry.InPlace = 0
+	b.cfg.Retry.RedeliverMax = 10 * time.Millisecond
+	b.api.answer = func(_ context.Context, _ string, n int) error {
+		if n <= failures {
+			return &faceid.Error{Class: faceid.Transient, Err: errors.New("reset")}
+		}
+		return nil
+	}
+	b.publish("T-1")
+	b.start()
+	b.until("it is ingested", func() bool { return b.notify.has("T-1") })
+	b.idle()
+	if len(b.dead()) != 0 || b.api.count("T-1") != failures+1 {
+		t.Errorf("pulled %d times, %d dead letters", b.api.count("T-1"), len(b.dead()))
+	}
+}
+
+// An event that ends every worker becomes a dead letter, and can be retried.
+func TestCrashLoop(t *testing.T) {
+	b := newBench(t)
+	b.publish("T-1")
+	consumer, err := event.EnsureConsumer(t.Context(), b.js, "main", event.Live, 20*time.Millisecond)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range event.MaxDeliveries {
+		if _, err := consumer.Next(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	b.start()
+	b.until("there is a dead letter", func() bool { return len(b.dead()) == 1 })
+	l := b.dead()[0]
+	if l.Reason != event.Crashed || l.Attempts != event.MaxDeliveries || l.Subject != "faceid.completed.main.enhanced" || b.api.count("T-1") != 0 {
+		t.Errorf("got %+v, pulled %d times", l, b.api.count("T-1"))
+	}
+	b.gone(event.Stream)
+	b.gone(event.AdvisoryStream)
+	if err := b.publisher.Retry(t.Context(), l); err != nil {
+		t.Fatal(err)
+	}
+	b.until("it is ingested", func() bool { return b.notify.has("T-1") })
+}
+
+// With a backlog, what is deleted first is pulled first, wherever it lies.
+func TestNearestDeadlineFirst(t *testing.T) {
+	b := newBench(t)
+	b.cfg.Slots = 1
+	var mu sync.Mutex
+	var order []string
+	b.api.answer = func(_ context.Context, token string, _ int) error {
+		mu.Lock()
+		defer mu.Unlock()
+		order = append(order, token)
+		return nil
+	}
+	const backlog = 300
+	for i := range backlog {
+		b.publish(fmt.Sprintf("T-%d", i))
+	}
+	for i, left := range []time.Duration{5 * time.Hour, 3 * time.Hour, 4 * time.Hour} {
+		b.publishEvent(event.Event{Token: fmt.Sprintf("SOON-%d", i), RuleID: "1", IssuedAt: time.Now().Add(left - 72*time.Hour)})
+	}
+	b.start()
+	b.until("all are ingested", func() bool { return b.notify.total("") == backlog+3 })
+	b.idle()
+	mu.Lock()
+	defer mu.Unlock()
+	var places []int
+	for _, token := range []string{"SOON-1", "SOON-2", "SOON-0"} {
+		places = append(places, slices.Index(order, token))
+	}
+	if !slices.IsSorted(places) || places[2] > backlog/2 {
+		t.Errorf("pulled at places %v of %d", places, len(order))
+	}
+	if len(order) != backlog+3 {
+		t.Errorf("pulled %d times for %d events", len(order), backlog+3)
+	}
+	for _, want := range []string{"deleted by Tencent within 6h", "events=3", "token=SOON-1"} {
+		if !strings.Contains(b.log.String(), want) {
+			t.Errorf("the log does not warn: %q is missing", want)
+		}
+	}
+}
+
+// Two workers on one stream share the work and do nothing twice.
+func TestTwoWorkers(t *testing.T) {
+	b := newBench(t)
+	first := b.stop
+	var tokens []string
+	for i := range 200 {
+		tokens = append(tokens, fmt.Sprintf("T-%d", i))
+	}
+	b.start()
+	first = b.stop
+	b.start()
+	defer first()
+	b.publish(tokens...)
+	b.idle()
+	for _, token := range tokens {
+		if b.api.count(token) != 1 || b.notify.count(token) != 1 {
+			t.Errorf("%s: pulled %d times, told %d times", token, b.api.count(token), b.notify.count(token))
+		}
+	}
+}
+
+// The sum of what two events of one token did at the same time is in the ledger.
+func TestTwoEventsOfOneTokenAtOnce(t *testing.T) {
+	b := newBench(t)
+	for range 8 {
+		b.raw("faceid.completed.main.enhanced", `{"token":"T-1","rule_id":"1"}`)
+	}
+	b.start()
+	b.idle()
+	calls := b.api.count("T-1")
+	b.raw("faceid.completed.main.enhanced", `{"token":"T-1","rule_id":"1"}`)
+	b.idle()
+	if b.api.count("T-1") != calls {
+		t.Error("the ledger does not know what was done")
+	}
+}

@@ -1,0 +1,128 @@
+package pipeline
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/faceid-ingest/faceid-ingest/pipeline/event"
+)
+
+const (
+	// reapBatch is how many advisories are fetched at once.
+	reapBatch = 16
+	// reapAgain is the wait before an advisory that could not be acted on comes
+	// again.
+	reapAgain = 30 * time.Second
+)
+
+// reap makes dead letters of events that were delivered as often as they may be,
+// until ctx is done: each worker that took them ended before it could say anything.
+// Workers share the advisories.
+func (w *Worker) reap(ctx context.Context, advisories jetstream.Consumer) {
+	for ctx.Err() == nil {
+		err := w.reapOnce(ctx, advisories)
+		switch {
+		case ctx.Err() != nil:
+			return
+		case err == nil:
+			w.troubles.over("reap")
+			continue
+		}
+		w.troubles.note("reap", "cannot look for events that no worker survives, trying again", "error", err)
+		if sleep(ctx, reapAgain) != nil {
+			return
+		}
+	}
+}
+
+func (w *Worker) reapOnce(ctx context.Context, advisories jetstream.Consumer) error {
+	request, cancel := context.WithTimeout(ctx, fetchWait)
+	defer cancel()
+	batch, err := advisories.Fetch(reapBatch, jetstream.FetchContext(request))
+	if err != nil {
+		return ignoreTimeout(err)
+	}
+	for msg := range batch.Messages() {
+		if err := w.guarded(func() error { return w.reapOne(ctx, msg) }); err != nil {
+			_ = msg.NakWithDelay(reapAgain)
+			return err
+		}
+	}
+	return ignoreTimeout(batch.Error())
+}
+
+func (w *Worker) reapOne(ctx context.Context, msg jetstream.Msg) error {
+	advisory, err := event.DecodeAdvisory(msg.Data())
+	if err != nil {
+		return msg.TermWithReason("malformed")
+	}
+	stream, err := w.js.Stream(ctx, advisory.Stream)
+	if err != nil {
+		return fmt.Errorf("look at stream %s: %w", advisory.Stream, err)
+	}
+	raw, err := stream.GetMsg(ctx, advisory.Sequence)
+	if errors.Is(err, jetstream.ErrMsgNotFound) {
+		return msg.DoubleAck(ctx)
+	}
+	if err != nil {
+		return fmt.Errorf("read an event that no worker survives: %w", err)
+	}
+	if err := w.buryCrashed(ctx, stream, raw, advisory); err != nil {
+		return err
+	}
+	return msg.DoubleAck(ctx)
+}
+
+// buryCrashed makes the dead letter, unless the event's work is done: only its
+// acknowledgements were lost then.
+func (w *Worker) buryCrashed(ctx context.Context, stream jetstream.Stream, raw *jetstream.RawStreamMsg, advisory event.Advisory) error {
+	_, account, product, err := event.ParseSubject(raw.Subject)
+	if err != nil {
+		// Somebody else's message, on a stream with subjects of their own.
+		return nil //nolint:nilerr // there is nothing to do about it
+	}
+	if e, err := event.Decode(product, raw.Data); err == nil {
+		known, err := w.ledger.read(ctx, ledgerKey(product, e.Token))
+		if err == nil && known.covers(w.stages.names()) {
+			return deleteEvent(ctx, stream, raw.Sequence)
+		}
+	}
+	letter := w.storedLetter(raw, account)
+	letter.Reason, letter.Code = event.Crashed, "max_deliveries"
+	letter.Attempts += advisory.Deliveries
+	letter.Detail = fmt.Sprintf("delivered %d times, and no worker said what became of it: each ended or lost its connection", advisory.Deliveries)
+	return w.buryStored(ctx, stream, letter)
+}
+
+// storedLetter returns what a dead letter of a stored event says in any case.
+func (w *Worker) storedLetter(raw *jetstream.RawStreamMsg, account string) event.DeadLetter {
+	past := event.PastOf(raw.Time, raw.Header)
+	return event.DeadLetter{
+		Account: account, Attempts: past.Attempts, First: past.First, Last: w.cfg.Now(), History: past.History,
+		Subject: raw.Subject, StreamSequence: raw.Sequence, Body: raw.Data, Trace: raw.Header,
+	}
+}
+
+// buryStored stores the letter and takes its event, which no worker holds, off its
+// stream.
+func (w *Worker) buryStored(ctx context.Context, stream jetstream.Stream, letter event.DeadLetter) error {
+	if err := w.publisher.Bury(ctx, letter); err != nil {
+		return err
+	}
+	w.metrics.Dead(letter.Account, string(letter.Reason))
+	w.log.Warn("gave an event up that no worker holds; it is a dead letter now", "account", letter.Account,
+		"reason", letter.Reason, "code", letter.Code, "subject", letter.Subject, "sequence", letter.StreamSequence)
+	return deleteEvent(ctx, stream, letter.StreamSequence)
+}
+
+// deleteEvent takes a message off its stream.
+func deleteEvent(ctx context.Context, stream jetstream.Stream, sequence uint64) error {
+	if err := stream.DeleteMsg(ctx, sequence); err != nil && !errors.Is(err, jetstream.ErrMsgNotFound) {
+		return fmt.Errorf("take an event off stream %s: %w", stream.CachedInfo().Config.Name, err)
+	}
+	return nil
+}

@@ -1,0 +1,279 @@
+package pipeline
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+	"time"
+
+	"github.com/faceid-ingest/faceid-ingest/pipeline/event"
+	"github.com/faceid-ingest/faceid-ingest/pipeline/faceid"
+	"github.com/faceid-ingest/faceid-ingest/pipeline/telemetry"
+	"github.com/faceid-ingest/faceid-ingest/sinks"
+)
+
+const (
+	// unfinishedFor is how long an event whose token is not finished is asked
+	// again: the two hours that a token lives at most (FACTS §4), and a margin for
+	// clocks that differ.
+	unfinishedFor = 2*time.Hour + 15*time.Minute
+	// renewAt is how many deliveries of one message are left, of the server's
+	// limit, for those of workers that die: then the event is put on the stream
+	// anew. Retries end by time, never by a count.
+	renewAt = event.MaxDeliveries / 2
+)
+
+// later is the decision to have an event delivered again.
+type later struct {
+	// least is the shortest time to wait.
+	least time.Duration
+	// quiet says that nothing is wrong: the check is just not finished.
+	quiet bool
+	err   error
+}
+
+func (e *later) Error() string { return e.err.Error() }
+func (e *later) Unwrap() error { return e.err }
+
+// giveUp is the decision to make an event a dead letter.
+type giveUp struct {
+	reason event.Reason
+	code   string
+	err    error
+}
+
+func (e *giveUp) Error() string { return e.err.Error() }
+func (e *giveUp) Unwrap() error { return e.err }
+
+// decide says what becomes of a task that ended with err: nil, *later, *giveUp,
+// *pausedError, one of the errors that ingest names, or context.Canceled if the
+// worker was made to stop.
+func (w *Worker) decide(t *task, err error) error {
+	var paused *pausedError
+	var decided *later
+	switch {
+	case err == nil, errors.Is(err, errKnown), errors.Is(err, errErased), errors.Is(err, errParked),
+		errors.As(err, &paused), errors.As(err, &decided):
+		return err
+	}
+	var pulling *pullError
+	var storing sinkErrors
+	switch {
+	case errors.As(err, &pulling):
+		return w.decidePull(t, pulling)
+	case errors.As(err, &storing):
+		return w.decideStore(t, storing)
+	case errors.Is(err, context.Canceled):
+		return context.Canceled
+	}
+	return w.unlessExpired(t, "internal", &later{err: err})
+}
+
+func (w *Worker) decidePull(t *task, err *pullError) error {
+	code := apiCode(err)
+	again := &later{least: retryAfter(err), err: err}
+	switch err.class {
+	case faceid.Canceled:
+		return context.Canceled
+	case faceid.Permanent:
+		return &giveUp{reason: event.Rejected, code: code, err: err}
+	case faceid.AccountTrouble:
+		// Whether the result is gone only the API can say; see buryOverdue.
+		return again
+	case faceid.NotReady:
+		again.quiet = true
+		if w.cfg.Now().After(w.unfinishedUntil(t)) {
+			return &giveUp{reason: event.Unfinished, code: code, err: err}
+		}
+	}
+	return w.unlessExpired(t, code, again)
+}
+
+func (w *Worker) decideStore(t *task, err sinkErrors) error {
+	class, after := err.class()
+	switch class {
+	case sinks.ClassCanceled:
+		return context.Canceled
+	case sinks.ClassPermanent:
+		return &giveUp{reason: event.Refused, code: string(class), err: err}
+	}
+	again := &later{least: after, err: err}
+	if t.lane == event.Parked {
+		// Parked results have no deadline.
+		return again
+	}
+	return w.unlessExpired(t, string(class), again)
+}
+
+// unlessExpired returns again, or gives the event up if its result is gone.
+func (w *Worker) unlessExpired(t *task, code string, again *later) error {
+	if w.cfg.Now().After(t.deadline()) {
+		return &giveUp{reason: event.Expired, code: code, err: fmt.Errorf("the result was deleted by Tencent before it could be stored: %w", again.err)}
+	}
+	return again
+}
+
+// unfinishedUntil is when a token that is still not finished never will be.
+func (w *Worker) unfinishedUntil(t *task) time.Time {
+	made := t.event.IssuedAt
+	if made.IsZero() || made.After(t.past.First) {
+		made = t.past.First
+	}
+	return latest(made.Add(unfinishedFor), t.meta.Timestamp.Add(leastLife))
+}
+
+// settle tells the server what became of the task.
+func (w *Worker) settle(work context.Context, t *task, err error, began time.Time) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(work), ackWait)
+	defer cancel()
+	var again *later
+	var end *giveUp
+	var paused *pausedError
+	switch {
+	case err == nil:
+		if w.acknowledge(ctx, t.delivery, telemetry.Ingested) {
+			w.metrics.Stage("event_to_ack", time.Since(began))
+			w.log.Debug("ingested", t.attrs()...)
+		}
+	case errors.Is(err, errKnown):
+		w.acknowledge(ctx, t.delivery, telemetry.Known)
+	case errors.Is(err, errParked):
+		w.acknowledge(ctx, t.delivery, telemetry.Parked)
+	case errors.Is(err, errErased):
+		if w.acknowledge(ctx, t.delivery, telemetry.Erased) {
+			w.log.Info("an event came of a result that was erased; nothing is stored", t.attrs()...)
+		}
+	case errors.As(err, &end):
+		w.bury(ctx, t, end)
+	case errors.As(err, &again):
+		w.postpone(ctx, t, again)
+	case errors.As(err, &paused):
+		w.handBack(ctx, t, w.cfg.Retry.ProbeFirst)
+	default:
+		w.handBack(ctx, t, 0)
+	}
+}
+
+// acknowledge ends an event for good, and tells whether the server says so: only a
+// confirmed acknowledgement is one. Without it the event comes again, and the
+// ledger or the sinks find that they have it.
+func (w *Worker) acknowledge(ctx context.Context, d *delivery, o telemetry.Outcome) bool {
+	if err := d.msg.DoubleAck(ctx); err != nil {
+		w.troubles.note("ack", "cannot acknowledge events; they will come again", "error", err)
+		return false
+	}
+	w.troubles.over("ack")
+	w.outcome(d, o)
+	return true
+}
+
+func (w *Worker) outcome(d *delivery, o telemetry.Outcome) {
+	w.metrics.Event(d.account.Name, string(d.lane), o)
+}
+
+// handBack gives an event to whoever fetches next, after the given time.
+func (w *Worker) handBack(ctx context.Context, t *task, wait time.Duration) {
+	w.outcome(t.delivery, telemetry.HandedBack)
+	if !w.renew(ctx, t, w.cfg.Now().Add(wait)) {
+		_ = t.msg.NakWithDelay(wait)
+	}
+}
+
+// putOff has an event that came before its time delivered again at that.
+func (w *Worker) putOff(t *task) {
+	_ = t.msg.NakWithDelay(max(time.Millisecond, t.past.NotBefore.Sub(w.cfg.Now())))
+	w.outcome(t.delivery, telemetry.Retried)
+}
+
+// postpone has the event delivered again later. The wait ends at the deadline,
+// so that the last try is made when the result may just be there.
+func (w *Worker) postpone(ctx context.Context, t *task, again *later) {
+	wait := w.cfg.Retry.redelivery(t.attempts(), again.least)
+	if left := t.deadline().Sub(w.cfg.Now()); t.lane != event.Parked && wait > left {
+		wait = max(left, again.least, time.Second)
+	}
+	if !w.renew(ctx, t, w.cfg.Now().Add(wait)) {
+		_ = t.msg.NakWithDelay(wait)
+	}
+	w.outcome(t.delivery, telemetry.Retried)
+	if again.quiet {
+		w.log.Debug("an event waits for its time", append(t.attrs(), "error", again.err, "wait", wait)...)
+		return
+	}
+	w.complain(t, again.err, wait)
+}
+
+// renew puts an event that was delivered often on its stream anew, to be worked on
+// at the given time, and ends the old message; see renewAt. It returns false if
+// the event is left as it is.
+func (w *Worker) renew(ctx context.Context, t *task, at time.Time) bool {
+	if t.meta == nil || t.meta.NumDelivered < renewAt {
+		return false
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), ackWait)
+	defer cancel()
+	past := t.past
+	past.Attempts, past.NotBefore = t.attempts(), at
+	id := "again-" + t.meta.Stream + "-" + strconv.FormatUint(t.meta.Sequence.Stream, 10) + "-" + strconv.FormatInt(t.meta.Timestamp.UnixNano(), 36)
+	if err := w.publisher.Republish(ctx, t.msg.Subject(), t.msg.Data(), t.msg.Headers(), past, id); err != nil {
+		w.troubles.note("renew", "cannot put events on the stream anew; they will come again", "error", err)
+		return false
+	}
+	w.troubles.over("renew")
+	// If this is lost, the event is there twice, which does no harm.
+	_ = t.msg.DoubleAck(ctx)
+	return true
+}
+
+// complain logs why an event has to wait, once per trouble and not per event.
+func (w *Worker) complain(t *task, err error, wait time.Duration) {
+	attrs := append(t.attrs(), "error", err)
+	if wait > 0 {
+		attrs = append(attrs, "wait", wait.Round(time.Second))
+	}
+	var storing sinkErrors
+	var pulling *pullError
+	switch {
+	case errors.As(err, &storing):
+		for _, one := range storing {
+			w.troubles.note("sink/"+one.sink, fmt.Sprintf("sink %s does not take results, they are parked or wait", one.sink), append(attrs, "class", one.class)...)
+		}
+	case errors.As(err, &pulling):
+		w.troubles.note(apiTrouble(t), fmt.Sprintf("cannot pull results of account %s, events wait", t.account.Name), append(attrs, "class", pulling.class)...)
+	default:
+		w.troubles.note("worker", "an event failed and waits", attrs...)
+	}
+}
+
+// bury makes the event a dead letter. If that fails, the event comes again: a
+// letter is stored before its event is ended.
+func (w *Worker) bury(ctx context.Context, t *task, end *giveUp) {
+	letter := event.DeadLetter{
+		Account: t.account.Name,
+		Reason:  end.reason,
+		Code:    end.code,
+		Detail:  end.Error(),
+		Last:    w.cfg.Now(),
+		Subject: t.msg.Subject(),
+		Body:    t.msg.Data(),
+		Trace:   t.msg.Headers(),
+	}
+	if t.meta != nil {
+		letter.Attempts = t.attempts()
+		letter.First = t.past.First
+		letter.History = t.past.History
+		letter.StreamSequence = t.meta.Sequence.Stream
+	}
+	if err := w.publisher.Bury(ctx, letter); err != nil {
+		_ = t.msg.NakWithDelay(w.cfg.Retry.RedeliverFirst)
+		w.outcome(t.delivery, telemetry.Retried)
+		w.troubles.note("bury", "cannot store dead letters; their events will come again", "error", err)
+		return
+	}
+	w.troubles.over("bury")
+	_ = t.msg.TermWithReason(string(end.reason))
+	w.outcome(t.delivery, telemetry.Buried)
+	w.metrics.Dead(t.account.Name, string(end.reason))
+	w.log.Warn("gave an event up; it is a dead letter now", append(t.attrs(), "reason", end.reason, "code", end.code, "error", end.err)...)
+}
