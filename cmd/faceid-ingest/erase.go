@@ -13,6 +13,7 @@ import (
 	"strings"
 
 	"github.com/faceid-ingest/faceid-ingest/pipeline/event"
+	"github.com/faceid-ingest/faceid-ingest/pipeline/result"
 	"github.com/faceid-ingest/faceid-ingest/sinks"
 )
 
@@ -26,7 +27,7 @@ type eraseCmd struct {
 	JSON    bool     `help:"Print one JSON object per token and sink."`
 }
 
-// erased is what became of one token in one sink.
+// erased is what became of one token in one sink, or in the parking.
 type erased struct {
 	Token string `json:"token"`
 	Sink  string `json:"sink"`
@@ -47,15 +48,22 @@ func (c *eraseCmd) Run(ctx context.Context, a *app) (err error) {
 	for _, name := range slices.Sorted(maps.Keys(closed)) {
 		_, _ = fmt.Fprintf(a.stderr, "sink %s cannot be opened, so nothing is erased there: %v\n", name, closed[name])
 	}
-	erasers, others := splitErasers(s.sinks)
+	places, others := erasePlaces(s.sinks)
+	if parked, err := openParking(ctx, s.cfg, s.js, s.policy); err == nil {
+		// Last: what the sinks refuse from now on must not come back from there.
+		places = append(places, erasePlace{parkedName, parked.Drop})
+	} else {
+		closed[parkedName] = err
+		_, _ = fmt.Fprintf(a.stderr, "parked results cannot be reached, so none is erased: %v\n", err)
+	}
 	for _, sink := range others {
 		_, _ = fmt.Fprintf(a.stderr, "sink %s cannot erase: what it holds of a person has to be removed where it is\n", sink.Name())
 	}
 	if c.DryRun {
-		_, err := fmt.Fprintf(a.stdout, "would erase %s in %s\n", plural(len(tokens), "token", "tokens"), sinkNames(erasers))
+		_, err := fmt.Fprintf(a.stdout, "would erase %s in %s\n", plural(len(tokens), "token", "tokens"), placeNames(places))
 		return err
 	}
-	if err := c.confirm(a, len(tokens), erasers); err != nil {
+	if err := c.confirm(a, len(tokens), placeNames(places)); err != nil {
 		return err
 	}
 	log, entry := audit(s.cfg, "erase", c.Reason)
@@ -68,12 +76,12 @@ func (c *eraseCmd) Run(ctx context.Context, a *app) (err error) {
 				return fmt.Errorf("nothing is erased without an entry in the audit log: %w", err)
 			}
 		}
-		for _, sink := range erasers {
-			one := erased{Token: token, Sink: sink.Name()}
-			if err := c.eraseOne(ctx, sink, token); err != nil {
+		for _, place := range places {
+			one := erased{Token: token, Sink: place.name}
+			if err := c.eraseOne(ctx, place, token); err != nil {
 				failed++
 				one.Error = err.Error()
-				_, _ = fmt.Fprintf(a.stderr, "%s: not erased in sink %s: %v\n", token, sink.Name(), err)
+				_, _ = fmt.Fprintf(a.stderr, "%s: not erased in sink %s: %v\n", token, place.name, err)
 			}
 			if c.JSON {
 				if err := lines.Encode(one); err != nil {
@@ -94,7 +102,7 @@ func (c *eraseCmd) Run(ctx context.Context, a *app) (err error) {
 		}
 	}
 	if !c.JSON {
-		_, err = fmt.Fprintf(a.stdout, "erased %s in %s, %d not\n", plural(len(tokens), "token", "tokens"), sinkNames(erasers), failed)
+		_, err = fmt.Fprintf(a.stdout, "erased %s in %s, %d not\n", plural(len(tokens), "token", "tokens"), placeNames(places), failed)
 	}
 	if failed > 0 {
 		return errors.Join(err, errPartial)
@@ -102,24 +110,42 @@ func (c *eraseCmd) Run(ctx context.Context, a *app) (err error) {
 	return err
 }
 
-func (c *eraseCmd) eraseOne(ctx context.Context, sink sinks.Eraser, token string) error {
+func (c *eraseCmd) eraseOne(ctx context.Context, place erasePlace, token string) error {
 	var err error
 	for _, key := range keys(c.Product, token) {
-		err = errors.Join(err, sink.Erase(ctx, key))
+		err = errors.Join(err, place.erase(ctx, key.Product, token))
 	}
 	return err
 }
 
-// splitErasers returns the sinks from which persons can be erased, and the others.
-func splitErasers(all []sinks.Sink) (erasers []sinks.Eraser, others []sinks.Sink) {
+// erasePlace is a sink or the parking.
+type erasePlace struct {
+	name  string
+	erase func(ctx context.Context, p result.Product, token string) error
+}
+
+// erasePlaces returns the sinks from which persons can be erased, and the others.
+func erasePlaces(all []sinks.Sink) (places []erasePlace, others []sinks.Sink) {
 	for _, sink := range all {
-		if e, ok := sink.(sinks.Eraser); ok {
-			erasers = append(erasers, e)
-		} else {
+		e, ok := sink.(sinks.Eraser)
+		if !ok {
 			others = append(others, sink)
+			continue
 		}
+		places = append(places, erasePlace{sink.Name(), func(ctx context.Context, p result.Product, token string) error {
+			return e.Erase(ctx, sinks.KeyOf(p, token))
+		}})
 	}
-	return erasers, others
+	return places, others
+}
+
+// placeNames lists places for people.
+func placeNames(places []erasePlace) string {
+	names := make([]string, len(places))
+	for i, p := range places {
+		names[i] = p.name
+	}
+	return strings.Join(names, ", ")
 }
 
 // tokens reads arguments and the file.
@@ -173,14 +199,14 @@ func (c *eraseCmd) eachInFile(a *app, do func(where string, line []byte) error) 
 }
 
 // confirm asks, unless that was answered on the command line.
-func (c *eraseCmd) confirm(a *app, n int, erasers []sinks.Eraser) error {
+func (c *eraseCmd) confirm(a *app, n int, places string) error {
 	if c.Yes {
 		return nil
 	}
 	if c.File == "-" {
 		return errors.New("tokens come on standard input, so nobody can be asked: add --yes, or look first with --dry-run")
 	}
-	_, _ = fmt.Fprintf(a.stderr, "This erases %s in %s for good. Type \"erase\" to go on: ", plural(n, "token", "tokens"), sinkNames(erasers))
+	_, _ = fmt.Fprintf(a.stderr, "This erases %s in %s for good. Type \"erase\" to go on: ", plural(n, "token", "tokens"), places)
 	answer, err := bufio.NewReader(a.stdin).ReadString('\n')
 	if err != nil && !errors.Is(err, io.EOF) {
 		return err

@@ -214,6 +214,9 @@ func (c *keysRemoveCmd) Run(ctx context.Context, a *app) error {
 	case !c.Yes:
 		return fmt.Errorf("what is still sealed under key %s can never be read again: run keys reseal until it reseals nothing, then repeat this with --yes", c.ID)
 	}
+	if err := a.notParkedUnder(ctx, cfg, keys, c.ID); err != nil {
+		return err
+	}
 	if err := record(cfg, "keys remove "+c.ID); err != nil {
 		return err
 	}
@@ -222,6 +225,33 @@ func (c *keysRemoveCmd) Run(ctx context.Context, a *app) error {
 	}
 	_, err = fmt.Fprintf(a.stdout, "removed key %s; copies of the keyring still have it\n", c.ID)
 	return err
+}
+
+// notParkedUnder returns an error if parked results are sealed under a key: without
+// it, they would be lost.
+func (a *app) notParkedUnder(ctx context.Context, cfg *config.Config, keys *privacy.Keyring, id string) error {
+	policy, err := privacy.NewPolicy(cfg.Privacy.Config, keys)
+	if err != nil {
+		return err
+	}
+	conn, err := a.connect(ctx)
+	if err != nil {
+		return fmt.Errorf("no key is removed before it is known whether parked results need it: %w", err)
+	}
+	defer closeQuietly(conn)
+	store, err := openParking(ctx, cfg, conn.JS, policy)
+	if err != nil {
+		return err
+	}
+	use, err := store.KeyUse(ctx)
+	if err != nil {
+		return err
+	}
+	if n := use[id]; n > 0 {
+		return fmt.Errorf("key %s is needed for %s, which will be delivered when their sinks are back: wait for that, or run keys reseal --sink %s first",
+			id, plural(n, "parked result", "parked results"), parkedName)
+	}
+	return nil
 }
 
 func stateOf(keys *privacy.Keyring, id string) (privacy.KeyState, bool) {

@@ -1,13 +1,19 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 
+	"github.com/faceid-ingest/faceid-ingest/config"
+	"github.com/faceid-ingest/faceid-ingest/pipeline/parking"
 	"github.com/faceid-ingest/faceid-ingest/pipeline/privacy"
+	"github.com/faceid-ingest/faceid-ingest/pipeline/result"
+	"github.com/faceid-ingest/faceid-ingest/pipeline/spool"
 )
 
 // keyList is what keys list says.
@@ -180,6 +186,9 @@ func TestReseal(t *testing.T) {
 	}
 	expect := func(stdout string, resealed int) {
 		t.Helper()
+		if got := sums(stdout)["parked"]; got != (resealSum{Sink: "parked"}) {
+			t.Errorf("%+v", got)
+		}
 		for _, sink := range []string{"media", "records"} {
 			if got, want := sums(stdout)[sink], (resealSum{Sink: sink, Tokens: 3, Resealed: resealed}); got != want {
 				t.Errorf("%+v, want %+v", got, want)
@@ -189,7 +198,7 @@ func TestReseal(t *testing.T) {
 	stdout, _ := reseal(exitDone, "--json")
 	expect(stdout, 0)
 	s.command(exitDone, "keys", "rotate")
-	if stdout, _ := reseal(exitDone, "--dry-run"); stdout != "sink media: would look at 3 tokens\nsink records: would look at 3 tokens\n" {
+	if stdout, _ := reseal(exitDone, "--dry-run"); stdout != "sink parked: would look at 0 tokens\nsink media: would look at 3 tokens\nsink records: would look at 3 tokens\n" {
 		t.Error(stdout)
 	}
 
@@ -209,7 +218,7 @@ func TestReseal(t *testing.T) {
 	if err := os.WriteFile(file, []byte(good), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if stdout, _ := reseal(exitDone, "--parallel", "2"); stdout != "sink media: 3 tokens, 1 resealed, 0 failed\nsink records: 3 tokens, 3 resealed, 0 failed\n" {
+	if stdout, _ := reseal(exitDone, "--parallel", "2"); stdout != "sink parked: 0 tokens, 0 resealed, 0 failed\nsink media: 3 tokens, 1 resealed, 0 failed\nsink records: 3 tokens, 3 resealed, 0 failed\n" {
 		t.Error(stdout)
 	}
 	stdout, _ = reseal(exitDone, "--json")
@@ -239,4 +248,105 @@ func sealedFile(t *testing.T, root string) string {
 		t.Fatalf("no sealed file: %v", err)
 	}
 	return files[0]
+}
+
+// park parks a result of an invented person for each token, as a daemon whose sinks
+// are down does, and returns what looks at the parking.
+func (s *site) park(tokens ...string) (parked func(token string) error) {
+	s.t.Helper()
+	with := func(do func(ctx context.Context, store *parking.Store, media *spool.Spool) error) error {
+		ctx := s.t.Context()
+		cfg, err := config.Load(s.config)
+		if err != nil {
+			return err
+		}
+		conn, err := (&app{configFile: s.config}).connect(ctx)
+		if err != nil {
+			return err
+		}
+		defer closeQuietly(conn)
+		policy, err := openPolicy(ctx, cfg)
+		if err != nil {
+			return err
+		}
+		store, err := openParking(ctx, cfg, conn.JS, policy)
+		if err != nil {
+			return err
+		}
+		media, err := openSpool(cfg)
+		if err != nil {
+			return err
+		}
+		return errors.Join(do(ctx, store, media), media.Close())
+	}
+	err := with(func(ctx context.Context, store *parking.Store, _ *spool.Spool) error {
+		for _, token := range tokens {
+			r := &result.Result{Product: result.Enhanced, Token: token, Person: result.Person{Name: result.NewSensitive("测试人")}}
+			if err := store.Park(ctx, r); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	return func(token string) error {
+		return with(func(ctx context.Context, store *parking.Store, media *spool.Spool) error {
+			batch, err := media.Begin(ctx)
+			if err != nil {
+				return err
+			}
+			_, err = store.Take(ctx, result.Enhanced, token, batch)
+			return errors.Join(err, batch.Close())
+		})
+	}
+}
+
+// TestKeyOfParkedResults: a key that parked results need is not removed, and they are
+// sealed anew while their sink is still down.
+func TestKeyOfParkedResults(t *testing.T) {
+	s := newSite(t)
+	s.command(exitDone, "keys", "new")
+	old := s.keyList()[0].ID
+	parked := s.park("T-1", "T-2")
+	s.command(exitDone, "keys", "rotate")
+	_, stderr := s.command(exitFailed, "keys", "remove", old, "--yes")
+	if !strings.Contains(stderr, "key "+old+" is needed for 2 parked results, which will be delivered") || !strings.Contains(stderr, "keys reseal --sink parked") {
+		t.Error(stderr)
+	}
+	if err := os.RemoveAll(s.path("media")); err != nil {
+		t.Fatal(err)
+	}
+	s.write("media", "") // in the way of a folder
+	if _, stderr := s.command(exitFailed, "keys", "reseal"); !strings.Contains(stderr, "open sink media: ") {
+		t.Error(stderr)
+	}
+	for _, want := range []string{"2 resealed", "0 resealed"} {
+		if stdout, _ := s.command(exitDone, "keys", "reseal", "--sink", "parked"); stdout != "sink parked: 2 tokens, "+want+", 0 failed\n" {
+			t.Error(stdout)
+		}
+	}
+	s.command(exitDone, "keys", "remove", old, "--yes")
+	for _, token := range []string{"T-1", "T-2"} {
+		if err := parked(token); err != nil {
+			t.Errorf("%s: %v", token, err)
+		}
+	}
+}
+
+// TestEraseParked: who is erased does not come back from the parking.
+func TestEraseParked(t *testing.T) {
+	s := newSite(t)
+	parked := s.park("T-1", "T-2")
+	stdout, _ := s.command(exitDone, "erase", "T-1", "--yes", "--json")
+	if !strings.Contains(stdout, `{"token":"T-1","sink":"parked"}`) {
+		t.Error(stdout)
+	}
+	if err := parked("T-1"); !errors.Is(err, parking.ErrNotParked) {
+		t.Errorf("T-1: %v", err)
+	}
+	if err := parked("T-2"); err != nil {
+		t.Errorf("T-2: %v", err)
+	}
 }

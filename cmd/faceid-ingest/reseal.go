@@ -6,20 +6,28 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"iter"
+	"maps"
 	"os"
 	"runtime"
+	"slices"
 	"sync"
 
+	"github.com/nats-io/nats.go/jetstream"
 	"github.com/vbauerster/mpb/v8"
 	"github.com/vbauerster/mpb/v8/decor"
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/term"
 
+	"github.com/faceid-ingest/faceid-ingest/config"
+	"github.com/faceid-ingest/faceid-ingest/pipeline/parking"
+	"github.com/faceid-ingest/faceid-ingest/pipeline/privacy"
+	"github.com/faceid-ingest/faceid-ingest/pipeline/spool"
 	"github.com/faceid-ingest/faceid-ingest/sinks"
 )
 
 type keysResealCmd struct {
-	Sink     string `help:"Only this sink." placeholder:"NAME"`
+	Sink     string `help:"Only this sink, or parked for results that wait for a sink." placeholder:"NAME"`
 	DryRun   bool   `help:"Count the tokens that would be looked at, and change nothing."`
 	Parallel int    `help:"How many tokens are resealed at once; 0 is one per processor." default:"0"`
 	JSON     bool   `help:"Print the sums as one JSON object."`
@@ -37,15 +45,80 @@ type resealSum struct {
 	Error string `json:"error,omitempty"`
 }
 
-// Run goes through all sinks. What is resealed already is only looked at, so that a
+// resealer is a sink whose content can be sealed anew, or the parking. Its methods
+// are those of sinks.Keeper.
+type resealer interface {
+	Name() string
+	Keys(ctx context.Context, after sinks.Key) iter.Seq2[sinks.Key, error]
+	Reseal(ctx context.Context, key sinks.Key) (changed bool, err error)
+}
+
+// parkedName stands for the parking among the names of sinks.
+const parkedName = "parked"
+
+func openParking(ctx context.Context, cfg *config.Config, js jetstream.JetStream, policy *privacy.Policy) (*parking.Store, error) {
+	return parking.Open(ctx, js, parking.Config{Replicas: cfg.NATS.Replicas, Quota: int64(cfg.Parking.Quota)}, policy)
+}
+
+// parkedResults is a resealer.
+type parkedResults struct {
+	store *parking.Store
+	media *spool.Spool
+}
+
+func (parkedResults) Name() string { return parkedName }
+
+func (p parkedResults) Keys(ctx context.Context, after sinks.Key) iter.Seq2[sinks.Key, error] {
+	return func(yield func(sinks.Key, error) bool) {
+		keys, err := p.store.Keys(ctx)
+		if err != nil {
+			yield(sinks.Key{}, err)
+			return
+		}
+		for _, key := range keys {
+			if key.Compare(after) > 0 && !yield(key, nil) {
+				return
+			}
+		}
+	}
+}
+
+func (p parkedResults) Reseal(ctx context.Context, key sinks.Key) (changed bool, err error) {
+	batch, err := p.media.Begin(ctx)
+	if err != nil {
+		return false, err
+	}
+	defer func() { err = errors.Join(err, batch.Close()) }()
+	changed, err = p.store.Reseal(ctx, key, batch)
+	if errors.Is(err, parking.ErrNotParked) {
+		err = sinks.ErrNotFound
+	}
+	return changed, err
+}
+
+// Run goes through all sinks and the parking. What is resealed already is only looked at, so that a
 // run which was stopped is simply started again.
 func (c *keysResealCmd) Run(ctx context.Context, a *app) (err error) {
-	s, err := a.openStore(ctx)
+	s, failed, err := a.openWhatOpens(ctx)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, s.close()) }()
-	keepers, err := c.choose(a, s.sinks)
+	for _, name := range slices.Sorted(maps.Keys(failed)) {
+		if c.Sink == "" || c.Sink == name {
+			return fmt.Errorf("open sink %s: %w", name, failed[name])
+		}
+	}
+	media, err := openSpool(s.cfg)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, media.Close()) }()
+	store, err := openParking(ctx, s.cfg, s.js, s.policy)
+	if err != nil {
+		return err
+	}
+	keepers, err := c.choose(a, s.sinks, parkedResults{store, media})
 	if err != nil {
 		return err
 	}
@@ -72,9 +145,13 @@ func (c *keysResealCmd) Run(ctx context.Context, a *app) (err error) {
 	return nil
 }
 
-// choose returns the sinks to go through, and tells of those that cannot be.
-func (c *keysResealCmd) choose(a *app, all []sinks.Sink) ([]sinks.Keeper, error) {
-	var keepers []sinks.Keeper
+// choose returns what to go through, and tells of sinks that cannot be. The parking
+// comes first: what leaves it meanwhile is sealed under the active key by its sink.
+func (c *keysResealCmd) choose(a *app, all []sinks.Sink, parked parkedResults) ([]resealer, error) {
+	var keepers []resealer
+	if c.Sink == "" || c.Sink == parkedName {
+		keepers = append(keepers, parked)
+	}
 	for _, sink := range all {
 		if c.Sink != "" && c.Sink != sink.Name() {
 			continue
@@ -92,7 +169,7 @@ func (c *keysResealCmd) choose(a *app, all []sinks.Sink) ([]sinks.Keeper, error)
 }
 
 // reseal goes through one sink.
-func (c *keysResealCmd) reseal(ctx context.Context, a *app, keeper sinks.Keeper, show func(string, sinks.Key)) resealSum {
+func (c *keysResealCmd) reseal(ctx context.Context, a *app, keeper resealer, show func(string, sinks.Key)) resealSum {
 	sum := resealSum{Sink: keeper.Name()}
 	var mu sync.Mutex // of sum and stderr
 	var group errgroup.Group

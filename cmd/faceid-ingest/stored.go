@@ -10,7 +10,8 @@ import (
 	"os/user"
 	"path/filepath"
 	"slices"
-	"strings"
+
+	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/faceid-ingest/faceid-ingest/config"
 	"github.com/faceid-ingest/faceid-ingest/pipeline/privacy"
@@ -24,6 +25,8 @@ type store struct {
 	policy *privacy.Policy
 	// sinks are open, in the order of the configuration.
 	sinks []sinks.Sink
+	// js is nil where only records are looked at.
+	js    jetstream.JetStream
 	close func() error
 }
 
@@ -58,7 +61,7 @@ func (a *app) openWhatOpens(ctx context.Context) (*store, map[string]error, erro
 	if err != nil {
 		return nil, nil, err
 	}
-	s := &store{cfg: cfg, policy: policy}
+	s := &store{cfg: cfg, policy: policy, js: conn.JS}
 	s.close = func() error { return errors.Join(closeSinks(context.WithoutCancel(ctx), s.sinks), conn.Close()) }
 	failed := map[string]error{}
 	for _, one := range cfg.Sinks {
@@ -95,7 +98,7 @@ func (a *app) openRecords(ctx context.Context, name string) (*store, sinks.Recor
 		}
 		closeIt := func() error { return closeSinks(context.WithoutCancel(ctx), []sinks.Sink{sink}) }
 		if keeper, ok := sink.(sinks.RecordKeeper); ok {
-			return &store{cfg, policy, []sinks.Sink{sink}, closeIt}, keeper, nil
+			return &store{cfg: cfg, policy: policy, sinks: []sinks.Sink{sink}, close: closeIt}, keeper, nil
 		}
 		failed = append(failed, closeIt())
 	}
@@ -128,13 +131,4 @@ func audit(cfg *config.Config, action, reason string) (*privacy.Audit, privacy.A
 	}
 	entry.Host, _ = os.Hostname() // an entry without it is still one
 	return privacy.OpenAudit(filepath.Join(cfg.DataDir, "audit.log")), entry
-}
-
-// sinkNames lists sinks for people.
-func sinkNames[S sinks.Sink](list []S) string {
-	names := make([]string, len(list))
-	for i, s := range list {
-		names[i] = s.Name()
-	}
-	return strings.Join(names, ", ")
 }

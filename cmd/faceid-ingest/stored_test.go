@@ -130,7 +130,7 @@ func TestShow(t *testing.T) {
 func TestErase(t *testing.T) {
 	s, checks := stockedSite(t)
 	gone := checks[0]
-	if stdout, _ := s.command(exitDone, "erase", gone.Token, "--dry-run"); !strings.Contains(stdout, "would erase 1 token in media, records") {
+	if stdout, _ := s.command(exitDone, "erase", gone.Token, "--dry-run"); !strings.Contains(stdout, "would erase 1 token in media, records, parked") {
 		t.Error(stdout)
 	}
 	if _, stderr := command(t, exitFailed, "no\n", "--config", s.config, "erase", gone.Token); !strings.Contains(stderr, "nothing was erased") {
@@ -144,7 +144,7 @@ func TestErase(t *testing.T) {
 	}
 	found, _ := command(t, exitDone, gone.Person.IDCard, "--config", s.config, "list", "--find", "id_card", "--json")
 	stdout, _ := command(t, exitDone, found, "--config", s.config, "erase", "--file", "-", "--yes", "--json", "--reason", "request 12")
-	if strings.Count(stdout, `"sink"`) != 2 || strings.Contains(stdout, "error") {
+	if strings.Count(stdout, `"sink"`) != 3 || strings.Contains(stdout, "error") {
 		t.Error(stdout)
 	}
 	if text := read(t, filepath.Join(s.folder, "data", "audit.log")); !strings.Contains(text, `"action":"erase"`) || !strings.Contains(text, "request 12") {
@@ -162,7 +162,7 @@ func TestErase(t *testing.T) {
 	if found := s.search(gone.Token); found != "" {
 		t.Errorf("%s still names the token", found)
 	}
-	if stdout, _ := command(t, exitDone, "erase\n", "--config", s.config, "erase", checks[1].Token); !strings.Contains(stdout, "erased 1 token in media, records, 0 not") {
+	if stdout, _ := command(t, exitDone, "erase\n", "--config", s.config, "erase", checks[1].Token); !strings.Contains(stdout, "erased 1 token in media, records, parked, 0 not") {
 		t.Error(stdout)
 	}
 	s.command(exitDone, "verify")
