@@ -81,7 +81,7 @@ func (s *site) audit(ctx context.Context) (_ *auditor, err error) {
 		do   func(context.Context) error
 	}{
 		{"keys", a.auditKeys}, {"records", a.auditRecords}, {"archives", a.auditArchives}, {"objects", a.auditObjects},
-		{"files", a.auditFiles}, {"messages", a.auditMessages}, {"dead letters", a.auditDead}, {"commands", a.auditCommands},
+		{"files", a.auditFiles}, {"messages", a.auditMessages}, {"dead letters", a.auditDead}, {"parked results", a.auditParked}, {"commands", a.auditCommands},
 	} {
 		if err := step.do(ctx); err != nil {
 			return nil, fmt.Errorf("audit %s: %w", step.what, err)
@@ -237,6 +237,28 @@ func (a *auditor) auditDead(ctx context.Context) error {
 	}
 	return err
 }
+
+// auditParked looks for parked results that are left when everything is delivered.
+func (a *auditor) auditParked(ctx context.Context) error {
+	store, err := a.js.ObjectStore(ctx, parkedBucket)
+	if errors.Is(err, jetstream.ErrBucketNotFound) || errors.Is(err, jetstream.ErrStreamNotFound) {
+		return nil // nothing was ever parked
+	}
+	if err != nil {
+		return err
+	}
+	list, err := store.List(ctx)
+	if errors.Is(err, jetstream.ErrNoObjectsFound) {
+		return nil
+	}
+	for _, object := range list {
+		a.differ("a parked result is left: %s", object.Name)
+	}
+	return err
+}
+
+// parkedBucket is the object store of parked results.
+const parkedBucket = "FACEID_PARKED"
 
 // shown is how many tokens are looked at through the command line.
 const shown = 3

@@ -6,7 +6,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -29,15 +28,12 @@ type level struct {
 	consumers bool
 }
 
-// parkedStream is where a daemon that parks results keeps their events.
-const parkedStream = "FACEID_PARKED"
-
 // look asks NATS and PostgreSQL.
 func (s *site) look(ctx context.Context) (level, error) {
 	var l level
 	bounded, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
-	for _, name := range []string{event.Stream, parkedStream} {
+	for _, name := range []string{event.Stream, event.ParkedStream} {
 		if err := l.add(bounded, s.js, name); err != nil {
 			return l, err
 		}
@@ -94,10 +90,9 @@ const (
 )
 
 // progress prints how far everything is until stop is called, which waits for it.
-func (s *site) progress(ctx context.Context, out io.Writer) (stop func()) {
+func (s *site) progress(ctx context.Context) (stop func()) {
 	ctx, cancel := context.WithCancel(ctx)
 	done := make(chan struct{})
-	began := time.Now()
 	go func() {
 		defer close(done)
 		for sleepUntil(ctx, time.Now().Add(progressEvery)) == nil {
@@ -105,7 +100,7 @@ func (s *site) progress(ctx context.Context, out io.Writer) (stop func()) {
 			if l, err := s.look(ctx); err == nil {
 				text = l.String()
 			}
-			_, _ = fmt.Fprintf(out, "%4.0fs  published %d of %d; %s; %d kills, %d cuts\n", time.Since(began).Seconds(),
+			s.say("published %d of %d; %s; %d kills, %d cuts",
 				s.publisher.tokens.Load(), len(s.tokens), text, s.kills.Load(), s.cuts())
 		}
 	}()

@@ -7,7 +7,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"math/rand"
 	"slices"
 	"sync"
@@ -127,7 +126,8 @@ func keys[K comparable, V any](m map[K]V) func(func(K) bool) {
 
 // storm makes a schedule happen, and counts.
 type storm struct {
-	verbose io.Writer
+	// tell is told of each fault when it begins, by one goroutine at a time.
+	tell func(fault)
 
 	mu     sync.Mutex
 	counts map[string]int
@@ -154,7 +154,7 @@ func (s *storm) blow(ctx context.Context, faults []fault) error {
 func (s *storm) happen(ctx context.Context, f fault) {
 	s.mu.Lock()
 	s.counts[f.kind]++
-	_, _ = fmt.Fprintln(s.verbose, f)
+	s.tell(f)
 	s.mu.Unlock()
 	end, err := f.begin(ctx)
 	if err == nil {

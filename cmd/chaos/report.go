@@ -65,7 +65,9 @@ type report struct {
 	Drained bool    `json:"drained"`
 	Storm   float64 `json:"storm_seconds"`
 	Drain   float64 `json:"drain_seconds"`
+	Stop    float64 `json:"stop_seconds"`
 	Audit   float64 `json:"audit_seconds"`
+	Search  float64 `json:"search_seconds"`
 }
 
 // complete fills in the figures.
@@ -146,7 +148,7 @@ func (r *report) print(out io.Writer, asJSON bool) error {
 		{"uploads left", fmt.Sprintf("%d, for the bucket's lifecycle rule", r.UploadsLeft)},
 		{"verify", r.audit.figures.verified},
 		{"searched", fmt.Sprintf("%d files and objects, %s; %d of %d planted texts found", r.Files, mebibytes(r.Scanned), r.Controls, r.Planted)},
-		{"took", fmt.Sprintf("%.0fs with faults, %.0fs to drain, %.0fs to compare and search", r.Storm, r.Drain, r.Audit)},
+		{"took", fmt.Sprintf("%.0fs with faults, %.0fs to drain, %.0fs to stop, %.0fs to compare, %.0fs to search", r.Storm, r.Drain, r.Stop, r.Audit, r.Search)},
 		{"lost", strconv.Itoa(r.Lost)},
 		{"doubled", strconv.Itoa(r.Doubled)},
 		{"wrong", strconv.Itoa(r.Wrong)},

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"sync"
 	"time"
 )
 
@@ -17,9 +18,15 @@ func run(ctx context.Context, o options, out io.Writer) (r *report, err error) {
 	if err := o.validate(); err != nil {
 		return nil, err
 	}
-	s := &site{options: o}
+	began := time.Now()
+	var saying sync.Mutex
+	say := func(format string, args ...any) {
+		saying.Lock()
+		defer saying.Unlock()
+		_, _ = fmt.Fprintf(out, "%5.1fs  "+format+"\n", append([]any{seconds(began)}, args...)...)
+	}
+	s := &site{options: o, say: say}
 	defer func() { err = errors.Join(err, s.close()) }()
-	say := func(format string, args ...any) { _, _ = fmt.Fprintf(out, format+"\n", args...) }
 	say("setting up: seed %d, %d tokens, %d workers", o.Seed, o.Tokens, o.Workers)
 	if err := s.open(ctx); err != nil {
 		return nil, fmt.Errorf("set up: %w", err)
@@ -28,36 +35,24 @@ func run(ctx context.Context, o options, out io.Writer) (r *report, err error) {
 		say("everything is in %s", s.folder)
 	}
 	r = &report{site: s}
-	if err := s.storm(ctx, out, r); err != nil {
-		return nil, err
+	for _, phase := range []struct {
+		what  string
+		do    func(context.Context, *report) error
+		takes *float64
+	}{
+		{"publishing, and breaking things", s.storm, &r.Storm},
+		{"the faults are over, waiting until all is drained", s.settle, &r.Drain},
+		{"stopping the workers", s.stopWorkers, &r.Stop},
+		{"comparing", s.compare, &r.Audit},
+		{"stopping the servers, searching for what must not be readable", s.search, &r.Search},
+	} {
+		say("%s", phase.what)
+		began := time.Now()
+		if err := phase.do(ctx, r); err != nil {
+			return nil, fmt.Errorf("%s: %w", phase.what, err)
+		}
+		*phase.takes = seconds(began)
 	}
-	say("the faults are over, waiting until all is drained")
-	began := time.Now()
-	stop := s.progress(ctx, out)
-	r.level, r.Drained, err = s.drain(ctx)
-	stop()
-	if r.Drain = seconds(began); err != nil {
-		return nil, err
-	}
-	if !r.Drained {
-		say("not drained within %s: %s", s.Limit, r.level)
-	}
-	say("waited %.0fs; stopping the workers, comparing", r.Drain)
-	began = time.Now()
-	if err := s.stopWorkers(); err != nil {
-		return nil, err
-	}
-	if r.audit, err = s.audit(ctx); err != nil {
-		return nil, err
-	}
-	say("compared; stopping the servers, searching for what must not be readable")
-	if err := s.stopServers(ctx); err != nil {
-		return nil, fmt.Errorf("stop the servers: %w", err)
-	}
-	if r.scan, err = s.scanAll(); err != nil {
-		return nil, fmt.Errorf("search: %w", err)
-	}
-	r.Audit = seconds(began)
 	r.complete()
 	return r, r.verdict()
 }
@@ -65,14 +60,13 @@ func run(ctx context.Context, o options, out io.Writer) (r *report, err error) {
 func seconds(since time.Time) float64 { return time.Since(since).Seconds() }
 
 // storm publishes everything while faults happen, and returns when both are done.
-func (s *site) storm(ctx context.Context, out io.Writer, r *report) error {
-	weather := &storm{verbose: io.Discard, counts: map[string]int{}}
+func (s *site) storm(ctx context.Context, r *report) error {
+	weather := &storm{tell: func(fault) {}, counts: map[string]int{}}
 	if s.Verbose {
-		weather.verbose = out
+		weather.tell = func(f fault) { s.say("    %s", f) }
 	}
-	stop := s.progress(ctx, out)
+	stop := s.progress(ctx)
 	defer stop()
-	began := time.Now()
 	rate := perSecond
 	if s.Short {
 		rate = perSecondShort
@@ -81,12 +75,33 @@ func (s *site) storm(ctx context.Context, out io.Writer, r *report) error {
 	go func() { published <- s.publisher.publish(ctx, s.tokens, s.forgeries, rate) }()
 	err := weather.blow(ctx, s.faults)
 	err = errors.Join(err, <-published, ctx.Err())
-	r.Faults, r.Storm = weather.counts, seconds(began)
+	r.Faults = weather.counts
+	return err
+}
+
+// settle waits until all is drained, or the limit has passed.
+func (s *site) settle(ctx context.Context, r *report) (err error) {
+	stop := s.progress(ctx)
+	defer stop()
+	r.level, r.Drained, err = s.drain(ctx)
+	return err
+}
+
+func (s *site) compare(ctx context.Context, r *report) (err error) {
+	r.audit, err = s.audit(ctx)
+	return err
+}
+
+func (s *site) search(ctx context.Context, r *report) (err error) {
+	if err := s.stopServers(ctx); err != nil {
+		return err
+	}
+	r.scan, err = s.scanAll()
 	return err
 }
 
 // stopWorkers ends the workers as a shutdown does, all at once. Their wires stay.
-func (s *site) stopWorkers() error {
+func (s *site) stopWorkers(context.Context, *report) error {
 	errs := make(chan error, len(s.workers))
 	for _, w := range s.workers {
 		go func() { errs <- w.stop() }()

@@ -22,7 +22,7 @@ import (
 
 const (
 	// perSecond is the rate of new tokens.
-	perSecond, perSecondShort = 20, 12
+	perSecond, perSecondShort = 10, 12
 	// diskSpare is the room on the small disk beyond what all media take.
 	diskSpare = 48 << 20
 	clusterOf = 3
@@ -32,6 +32,8 @@ const (
 type site struct {
 	options
 	layout
+	// say prints a line of progress; several goroutines may call it.
+	say       func(format string, args ...any)
 	plan      plan
 	tokens    []*issued
 	forgeries []forged
@@ -70,7 +72,7 @@ func (s *site) open(ctx context.Context) error {
 }
 
 func (s *site) makePlan() plan {
-	p := plan{pace: 1, gap: 1400 * time.Millisecond, every: map[time.Duration]kind{s.Kill: s.kill()}}
+	p := plan{pace: 1, gap: 2 * time.Second, every: map[time.Duration]kind{s.Kill: s.kill()}}
 	p.span = time.Duration(s.Tokens)*time.Second/perSecond + 10*time.Second
 	leaders := 4 * s.Kill
 	if s.Short {
