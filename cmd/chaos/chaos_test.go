@@ -8,8 +8,10 @@ import (
 	"io"
 	"math/rand"
 	"os"
+	"os/signal"
 	"path/filepath"
 	"reflect"
+	"syscall"
 	"testing"
 	"time"
 
@@ -31,8 +33,11 @@ func testRun(t *testing.T, o options) *report {
 	if err := build(t.Context(), "github.com/faceid-ingest/faceid-ingest/cmd/faceid-ingest", o.Binary); err != nil {
 		t.Fatal(err)
 	}
+	// Who interrupts the test leaves nothing behind either.
+	ctx, stop := signal.NotifyContext(t.Context(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
 	var progress, table bytes.Buffer
-	r, err := run(t.Context(), o, &progress)
+	r, err := run(ctx, o, &progress)
 	if r != nil {
 		err = errors.Join(err, r.print(&table, false))
 	}

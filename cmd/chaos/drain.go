@@ -51,7 +51,7 @@ func (s *site) look(ctx context.Context) (level, error) {
 	return l, db.QueryRow(bounded, "SELECT count(*) FROM results").Scan(&l.rows)
 }
 
-// add counts the consumers of a stream that may not be there.
+// add counts the durable consumers of a stream that may not be there.
 func (l *level) add(ctx context.Context, js jetstream.JetStream, name string) error {
 	stream, err := js.Stream(ctx, name)
 	if errors.Is(err, jetstream.ErrStreamNotFound) && name != event.Stream {
@@ -63,6 +63,9 @@ func (l *level) add(ctx context.Context, js jetstream.JetStream, name string) er
 	consumers := 0
 	list := stream.ListConsumers(ctx)
 	for info := range list.Info() {
+		if info.Config.Durable == "" {
+			continue // somebody who looks, and whom a kill may have kept from tidying up
+		}
 		consumers++
 		l.deliveries += info.Delivered.Consumer
 		l.waiting += info.NumPending
