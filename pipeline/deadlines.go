@@ -72,39 +72,13 @@ func scanLane(ctx context.Context, js jetstream.JetStream, account string, lane 
 	if info.NumPending == 0 && info.NumAckPending == 0 {
 		return nil
 	}
-	reader, err := js.OrderedConsumer(ctx, lane.Stream(), jetstream.OrderedConsumerConfig{
-		FilterSubjects: []string{event.LaneSubjects(account, lane)},
-		DeliverPolicy:  jetstream.DeliverByStartSequencePolicy,
-		OptStartSeq:    info.AckFloor.Stream + 1,
-	})
-	if err != nil {
-		return fmt.Errorf("read stream %s: %w", lane.Stream(), err)
-	}
-	if left := reader.CachedInfo(); left == nil || left.NumPending == 0 {
-		return nil
-	}
-	messages, err := reader.Messages()
-	if err != nil {
-		return fmt.Errorf("read stream %s: %w", lane.Stream(), err)
-	}
-	defer messages.Stop()
-	for {
-		msg, err := messages.Next(jetstream.NextContext(ctx))
-		if err != nil {
-			return fmt.Errorf("read stream %s: %w", lane.Stream(), err)
-		}
-		meta, err := msg.Metadata()
-		if err != nil {
-			return fmt.Errorf("read stream %s: %w", lane.Stream(), err)
-		}
+	return event.Scan(ctx, js, lane.Stream(), info.AckFloor.Stream+1, []string{event.LaneSubjects(account, lane)}, func(msg jetstream.Msg, meta *jetstream.MsgMetadata) error {
 		if one, ok := readOpen(msg, meta, lane); ok {
 			one.delivered = meta.Sequence.Stream <= info.Delivered.Stream
 			visit(one)
 		}
-		if meta.NumPending == 0 {
-			return nil
-		}
-	}
+		return nil
+	})
 }
 
 func readOpen(msg jetstream.Msg, meta *jetstream.MsgMetadata, lane event.Lane) (openEvent, bool) {

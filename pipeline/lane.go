@@ -14,8 +14,10 @@ import (
 )
 
 const (
-	// fetchWait is how long one request for events stays open.
-	fetchWait = 5 * time.Second
+	// fetchWait is how long one request for events stays open. It is not cut short
+	// when the worker stops, for what the server has sent by then would be nobody's
+	// until the ack wait is over.
+	fetchWait = 2 * time.Second
 	// fetchPause is the wait after a request that failed.
 	fetchPause = time.Second
 	// ackWait bounds one acknowledgement's round trip.
@@ -38,7 +40,7 @@ type lane struct {
 
 // open makes sure of the lane's consumer.
 func (l *lane) open(ctx context.Context) (err error) {
-	bounded, cancel := context.WithTimeout(ctx, fetchWait)
+	bounded, cancel := context.WithTimeout(ctx, ackWait)
 	defer cancel()
 	consumer, err := event.EnsureConsumer(bounded, l.worker.js, l.account.Name, l.name, l.worker.cfg.AckWait)
 	if err == nil {
@@ -108,10 +110,10 @@ func (l *lane) takeRoom(ctx context.Context) (int, error) {
 	}
 }
 
-// fetchOnce asks for up to n events and gives each to start as it arrives. It
-// returns how many came.
+// fetchOnce asks for up to n events and gives each to start as it arrives, those too
+// that come when the worker has been told to stop. It returns how many came.
 func (l *lane) fetchOnce(ctx context.Context, n int, start func(*delivery)) (taken int, err error) {
-	request, cancel := context.WithTimeout(ctx, fetchWait)
+	request, cancel := context.WithTimeout(context.WithoutCancel(ctx), fetchWait)
 	defer cancel()
 	batch, err := l.consumer.Fetch(n, jetstream.FetchContext(request))
 	if err != nil {

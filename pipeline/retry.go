@@ -87,14 +87,29 @@ func (j *fullJitter) NextBackOff() time.Duration {
 	return wait
 }
 
-// redelivery returns how long an event that was delivered the given number of
-// times waits for its next delivery: at least least, and doubling otherwise,
-// with the upper half of it random.
-func (r Retry) redelivery(delivered uint64, least time.Duration) time.Duration {
+// redelivery returns how long an event of the given age that was delivered the given
+// number of times waits for its next delivery: at least least, and doubling otherwise,
+// but no more than a quarter of its age, for deliveries to workers that died count,
+// too. The upper half of it is random.
+func (r Retry) redelivery(delivered uint64, age, least time.Duration) time.Duration {
 	wait := r.RedeliverFirst
 	for i := uint64(1); i < delivered && wait < r.RedeliverMax; i++ {
 		wait *= 2
 	}
-	wait = min(wait, r.RedeliverMax)
-	return max(least, wait/2+rand.N(wait/2+1))
+	wait = min(wait, r.RedeliverMax, max(age/4, r.RedeliverFirst))
+	return max(least, upperHalf(wait))
 }
+
+// parkedPace bounds how often the events of parked results are looked at, all
+// together, per second.
+const parkedPace = 100
+
+// ofParked returns how long an event of one of so many parked results waits for its
+// next delivery: as short as the pace lets it, for the sink may be back by then.
+func (r Retry) ofParked(results int, least time.Duration) time.Duration {
+	wait := time.Duration(results) * time.Second / parkedPace
+	return max(least, upperHalf(min(max(wait, r.RedeliverFirst), r.RedeliverMax)))
+}
+
+// upperHalf returns a random time of the upper half of d.
+func upperHalf(d time.Duration) time.Duration { return d/2 + rand.N(d/2+1) }

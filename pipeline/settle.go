@@ -172,11 +172,16 @@ func (w *Worker) outcome(d *delivery, o telemetry.Outcome) {
 	w.metrics.Event(d.account.Name, string(d.lane), o)
 }
 
+// leastNak makes a hand-back one with a delay: the server writes down when such an
+// event is due. One without is forgotten if the server stops, too, as the embedded one
+// does, and then the whole ack wait has to pass.
+const leastNak = time.Millisecond
+
 // handBack gives an event to whoever fetches next, after the given time.
 func (w *Worker) handBack(ctx context.Context, t *task, wait time.Duration) {
 	w.outcome(t.delivery, telemetry.HandedBack)
 	if !w.renew(ctx, t, w.cfg.Now().Add(wait)) {
-		_ = t.msg.NakWithDelay(wait)
+		_ = t.msg.NakWithDelay(max(wait, leastNak))
 	}
 }
 
@@ -189,8 +194,10 @@ func (w *Worker) putOff(t *task) {
 // postpone has the event delivered again later. The wait ends at the deadline,
 // so that the last try is made when the result may just be there.
 func (w *Worker) postpone(ctx context.Context, t *task, again *later) {
-	wait := w.cfg.Retry.redelivery(t.attempts(), again.least)
-	if left := t.deadline().Sub(w.cfg.Now()); t.lane != event.Parked && wait > left {
+	wait := w.cfg.Retry.redelivery(t.attempts(), w.cfg.Now().Sub(t.past.First), again.least)
+	if t.lane == event.Parked {
+		wait = w.cfg.Retry.ofParked(w.parkingUsage(ctx).Results, again.least)
+	} else if left := t.deadline().Sub(w.cfg.Now()); wait > left {
 		wait = max(left, again.least, time.Second)
 	}
 	if !w.renew(ctx, t, w.cfg.Now().Add(wait)) {

@@ -19,6 +19,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/faceid-ingest/faceid-ingest/config"
 	"github.com/faceid-ingest/faceid-ingest/pipeline/faceid/faceidtest"
@@ -283,15 +284,19 @@ func TestTroubleIsToldOnce(t *testing.T) {
 		changes []string
 		before  func(*testing.T, *site)
 		change  func(*exec.Cmd)
-		message string
+		// sign is the metric that shows the trouble, message what the log says.
+		sign, message string
 	}{
-		{"wrong secret", nil, func(_ *testing.T, s *site) { s.write("secret_key", "wrong-key") }, nil,
+		{"wrong secret", nil, func(_ *testing.T, s *site) { s.write("secret_key", "wrong-key") }, nil, accountPaused,
 			"AuthFailure.SignatureFailure: the signature is wrong: check secret_key"},
-		{"unknown secret id", []string{"AKID-test", "AKID-other"}, nil, nil,
+		{"unknown secret id", []string{"AKID-test", "AKID-other"}, nil, nil, accountPaused,
 			"AuthFailure.SecretIdNotFound: the secret_id does not exist or is disabled: check secret_id"},
-		{"unknown endpoint", []string{"    endpoint: http://", "    endpoint: https://faceid.invalid #"}, nil, nil,
+		{"unknown endpoint", []string{"    endpoint: http://", "    endpoint: https://faceid.invalid #"}, nil, nil, accountPaused,
 			"the endpoint faceid.invalid does not exist: check endpoint, and name resolution"},
-		{"read-only folder", nil, readOnlyArchive, unprivileged, "the right to write"},
+		{"clock that is wrong", nil, func(_ *testing.T, s *site) { s.clock.offset.Store(int64(time.Hour)) }, nil, accountPaused,
+			"AuthFailure.SignatureExpire: this machine's clock is more than five minutes off: synchronise it"},
+		{"read-only folder", nil, readOnlyArchive, unprivileged,
+			fmt.Sprintf(`faceid_ingest_events_total{account="main",lane="live",outcome="parked"} %d`, events), "the right to write"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel() // each waits for tries in place to end
@@ -305,9 +310,9 @@ func TestTroubleIsToldOnce(t *testing.T) {
 				changes = append(changes, test.change)
 			}
 			p := s.start(changes...)
-			until(t, "every event was tried", func() bool {
+			until(t, "the trouble shows", func() bool {
 				_, page := p.admin("/metrics")
-				return strings.Contains(page, fmt.Sprintf(`faceid_ingest_events_total{account="main",lane="live",outcome="retried"} %d`, events))
+				return strings.Contains(page, test.sign)
 			})
 			if n := strings.Count(p.log.String(), test.message); n != 1 {
 				t.Errorf("told %d times: %s", n, test.message)
@@ -322,6 +327,8 @@ func TestTroubleIsToldOnce(t *testing.T) {
 		})
 	}
 }
+
+const accountPaused = `faceid_ingest_account_paused{account="main"} 1`
 
 // TestConfigCheckAsRoot makes nothing that an unprivileged daemon could not use.
 func TestConfigCheckAsRoot(t *testing.T) {

@@ -14,6 +14,7 @@ import (
 	"regexp"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -53,14 +54,21 @@ func TestMain(m *testing.M) {
 type site struct {
 	t      *testing.T
 	api    *faceidtest.Server
+	clock  *clock
 	folder string
 	config string
 }
 
+// clock is the API's.
+type clock struct{ offset atomic.Int64 }
+
+func (c *clock) now() time.Time { return time.Now().Add(time.Duration(c.offset.Load())) }
+
 // newSite writes a configuration; changes replace parts of it.
 func newSite(t *testing.T, changes ...string) *site {
 	t.Helper()
-	api, err := faceidtest.Start(t.Context(), faceidtest.Options{})
+	apiClock := &clock{}
+	api, err := faceidtest.Start(t.Context(), faceidtest.Options{Clock: apiClock.now})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -71,7 +79,7 @@ func newSite(t *testing.T, changes ...string) *site {
 	})
 	api.AddCredential("AKID-test", "right-key", "")
 	folder := t.TempDir()
-	s := &site{t: t, api: api, folder: folder, config: filepath.Join(folder, "config.yaml")}
+	s := &site{t: t, api: api, clock: apiClock, folder: folder, config: filepath.Join(folder, "config.yaml")}
 	s.write("secret_key", "right-key")
 	text := strings.NewReplacer(changes...).Replace(fmt.Sprintf(`data_dir: %[1]s/data
 accounts:

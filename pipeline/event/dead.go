@@ -143,42 +143,9 @@ func GetDeadLetter(ctx context.Context, js jetstream.JetStream, sequence uint64)
 // ReadDeadLetters calls visit for every dead letter there is now, oldest first,
 // until visit returns an error, which it returns.
 func ReadDeadLetters(ctx context.Context, js jetstream.JetStream, visit func(DeadLetter) error) error {
-	stream, err := js.Stream(ctx, DeadStream)
-	if errors.Is(err, jetstream.ErrStreamNotFound) {
-		return nil
-	}
-	if err != nil {
-		return fmt.Errorf("open stream %s: %w", DeadStream, err)
-	}
-	last := stream.CachedInfo().State.LastSeq
-	if stream.CachedInfo().State.Msgs == 0 {
-		return nil
-	}
-	consumer, err := stream.OrderedConsumer(ctx, jetstream.OrderedConsumerConfig{})
-	if err != nil {
-		return fmt.Errorf("read stream %s: %w", DeadStream, err)
-	}
-	messages, err := consumer.Messages()
-	if err != nil {
-		return fmt.Errorf("read stream %s: %w", DeadStream, err)
-	}
-	defer messages.Stop()
-	for {
-		msg, err := messages.Next(jetstream.NextContext(ctx))
-		if err != nil {
-			return fmt.Errorf("read stream %s: %w", DeadStream, err)
-		}
-		meta, err := msg.Metadata()
-		if err != nil {
-			return fmt.Errorf("read stream %s: %w", DeadStream, err)
-		}
-		if err := visit(deadLetter(msg.Subject(), msg.Headers(), msg.Data(), meta.Sequence.Stream)); err != nil {
-			return err
-		}
-		if meta.Sequence.Stream >= last || meta.NumPending == 0 {
-			return nil
-		}
-	}
+	return Scan(ctx, js, DeadStream, 0, nil, func(msg jetstream.Msg, meta *jetstream.MsgMetadata) error {
+		return visit(deadLetter(msg.Subject(), msg.Headers(), msg.Data(), meta.Sequence.Stream))
+	})
 }
 
 func deadLetter(subject string, h nats.Header, body []byte, sequence uint64) DeadLetter {
