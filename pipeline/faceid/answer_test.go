@@ -101,6 +101,12 @@ func TestOddAnswers(t *testing.T) {
 					t.Errorf("%+v", r.Assets)
 				}
 			}},
+		{"an empty data URI is no medium and no path", `{"Response":{"Text":{"ErrCode":0},"IsCustomizeStorage":true,"BestFrame":{"BestFrame":"data:image/jpeg;base64,"}}}`,
+			func(t *testing.T, r *result.Result) {
+				if len(r.Assets) != 0 {
+					t.Errorf("%+v", r.Assets)
+				}
+			}},
 		{"a path without the flag", `{"Response":{"Text":{"ErrCode":0},"BestFrame":{"BestFrame":"faceid/a.jpg"}}}`,
 			func(t *testing.T, r *result.Result) {
 				if a, ok := r.Asset("BestFrame.BestFrame"); !ok || a.COS == nil || a.COS.Key != "faceid/a.jpg" {

@@ -169,6 +169,10 @@ func (f *finder) text(v, pattern, field string) (any, error) {
 		f.add(rank, result.Asset{Field: field, Kind: mediaFields[rank].kind, ContentType: typeByName(object.Key), COS: &object})
 		return v, nil
 	}
+	if len(decoded) == 0 {
+		// A data URI with nothing in it is as good as no value.
+		return v, nil
+	}
 	w := f.batch.Create(f.ctx)
 	if _, err := w.Write(decoded); err != nil {
 		return nil, err
@@ -202,7 +206,7 @@ func (f *finder) short(v string, field mediaField) (decoded []byte, isPath bool,
 	decoded, err = extract.DecodeBase64(v)
 	isBase64 := err == nil
 	switch {
-	case isBase64 && (field.alwaysInline || spool.KindOf(decoded) != result.Unknown):
+	case isBase64 && (field.alwaysInline || len(decoded) == 0 || spool.KindOf(decoded) != result.Unknown):
 		return decoded, false, nil
 	case field.alwaysInline:
 		return nil, false, errNotMedia
