@@ -139,7 +139,7 @@ type contentSink struct {
 	bodies *sync.Map
 }
 
-func (s *contentSink) Archive(ctx context.Context, r *result.Result) ([]sinks.Receipt, error) {
+func (s *contentSink) Archive(_ context.Context, r *result.Result) ([]sinks.Receipt, error) {
 	if !s.up.Load() {
 		return nil, errors.New("connection refused")
 	}
@@ -456,13 +456,12 @@ func TestNearestDeadlineFirst(t *testing.T) {
 // Two workers on one stream share the work and do nothing twice.
 func TestTwoWorkers(t *testing.T) {
 	b := newBench(t)
-	first := b.stop
 	var tokens []string
 	for i := range 200 {
 		tokens = append(tokens, fmt.Sprintf("T-%d", i))
 	}
 	b.start()
-	first = b.stop
+	first := b.stop
 	b.start()
 	defer first()
 	b.publish(tokens...)

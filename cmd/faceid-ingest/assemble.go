@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 
+	"github.com/nats-io/nats.go/jetstream"
 	"golang.org/x/term"
 
 	"github.com/faceid-ingest/faceid-ingest/config"
@@ -126,6 +127,11 @@ func openPolicy(ctx context.Context, cfg *config.Config) (*privacy.Policy, error
 		return nil, fmt.Errorf("open the keyring (privacy.keyring_file): %w", err)
 	}
 	return privacy.NewPolicy(cfg.Privacy.Config, keys)
+}
+
+// openParking makes sure of the place where results wait for a sink.
+func openParking(ctx context.Context, cfg *config.Config, js jetstream.JetStream, policy *privacy.Policy) (*parking.Store, error) {
+	return parking.Open(ctx, js, parking.Config{Replicas: cfg.NATS.Replicas, Quota: int64(cfg.Parking.Quota)}, policy)
 }
 
 func openSpool(cfg *config.Config) (*spool.Spool, error) {
@@ -265,7 +271,7 @@ func newDaemon(ctx context.Context, cfg *config.Config, log *slog.Logger) (_ *da
 		return nil, err
 	}
 	d.closers = append(d.closers, func() error { return closeSinks(context.WithoutCancel(ctx), d.sinks) })
-	store, err := parking.Open(ctx, d.conn.JS, parking.Config{Replicas: cfg.NATS.Replicas, Quota: int64(cfg.Parking.Quota)}, policy)
+	store, err := openParking(ctx, cfg, d.conn.JS, policy)
 	if err != nil {
 		return nil, err
 	}

@@ -13,15 +13,12 @@ import (
 	"slices"
 	"sync"
 
-	"github.com/nats-io/nats.go/jetstream"
 	"github.com/vbauerster/mpb/v8"
 	"github.com/vbauerster/mpb/v8/decor"
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/term"
 
-	"github.com/faceid-ingest/faceid-ingest/config"
 	"github.com/faceid-ingest/faceid-ingest/pipeline/parking"
-	"github.com/faceid-ingest/faceid-ingest/pipeline/privacy"
 	"github.com/faceid-ingest/faceid-ingest/pipeline/spool"
 	"github.com/faceid-ingest/faceid-ingest/sinks"
 )
@@ -55,10 +52,6 @@ type resealer interface {
 
 // parkedName stands for the parking among the names of sinks.
 const parkedName = "parked"
-
-func openParking(ctx context.Context, cfg *config.Config, js jetstream.JetStream, policy *privacy.Policy) (*parking.Store, error) {
-	return parking.Open(ctx, js, parking.Config{Replicas: cfg.NATS.Replicas, Quota: int64(cfg.Parking.Quota)}, policy)
-}
 
 // parkedResults is a resealer.
 type parkedResults struct {

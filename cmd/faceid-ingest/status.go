@@ -85,7 +85,7 @@ func (c *statusCmd) once(ctx context.Context, a *app, conn *broker.Conn, account
 		}
 		_, _ = fmt.Fprintf(&page, "%s\n\n", time.Now().Format(time.DateTime))
 	}
-	printStatus(&page, status, time.Now())
+	printStatus(&page, status)
 	_, err = io.WriteString(a.stdout, page.String())
 	return err
 }
@@ -98,7 +98,7 @@ func isTerminal(w io.Writer) bool {
 
 // printStatus writes what a person wants to see first to last: what may be lost,
 // then what waits.
-func printStatus(w io.Writer, s pipeline.Status, now time.Time) {
+func printStatus(w io.Writer, s pipeline.Status) {
 	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	_, _ = fmt.Fprintln(table, "ACCOUNT\tLANE\tWAITING\tHELD\tREDELIVERED\tOLDEST")
 	for _, l := range s.Lanes {

@@ -56,8 +56,8 @@ var ErrClosed = errors.New("the limiter is closed")
 type Limiter struct {
 	full   float64
 	bucket *rate.Limiter
-	stop   context.CancelFunc
-	done   chan struct{}
+	// stop is closed to end run, done when it has ended.
+	stop, done chan struct{}
 	// wake is sent to when somebody begins to wait.
 	wake chan struct{}
 
@@ -78,20 +78,19 @@ type waiter struct{ turn chan struct{} }
 // more than 0, with all of it for this process until Share says otherwise. Close ends
 // it.
 func New(perSecond float64) *Limiter {
-	ctx, stop := context.WithCancel(context.Background())
 	l := &Limiter{
-		full: perSecond * headroom, stop: stop, done: make(chan struct{}), wake: make(chan struct{}, 1),
+		full: perSecond * headroom, stop: make(chan struct{}), done: make(chan struct{}), wake: make(chan struct{}, 1),
 		part: 1, at: time.Now(), replicas: 1,
 		// One at a time: what was not used in one second must not go out in the next.
 		bucket: rate.NewLimiter(rate.Limit(perSecond*headroom), 1),
 	}
-	go l.run(ctx)
+	go l.run()
 	return l
 }
 
 // Close ends the limiter and every wait.
 func (l *Limiter) Close() {
-	l.stop()
+	close(l.stop)
 	<-l.done
 }
 
@@ -125,18 +124,18 @@ func (l *Limiter) Wait(ctx context.Context, p Priority) error {
 
 // run lets one after the other go. It takes a place from the bucket only when
 // somebody waits, and only one, so that a change of the rate counts from the next.
-func (l *Limiter) run(ctx context.Context) {
+func (l *Limiter) run() {
 	defer close(l.done)
 	for {
 		for l.waiting() {
-			if l.pause(ctx) != nil || l.bucket.Wait(ctx) != nil {
+			if !l.sleep(l.asked()) || !l.sleep(l.bucket.Reserve().Delay()) {
 				return
 			}
 			l.release()
 		}
 		select {
 		case <-l.wake:
-		case <-ctx.Done():
+		case <-l.stop:
 			return
 		}
 	}
@@ -149,21 +148,25 @@ func (l *Limiter) waiting() bool {
 	return slices.ContainsFunc(l.queues[:], func(q []*waiter) bool { return len(q) > 0 })
 }
 
-// pause waits out what the API has asked for.
-func (l *Limiter) pause(ctx context.Context) error {
+// asked is how long the API still wants not to be called.
+func (l *Limiter) asked() time.Duration {
 	l.mu.Lock()
-	wait := time.Until(l.until)
-	l.mu.Unlock()
-	if wait <= 0 {
-		return nil
+	defer l.mu.Unlock()
+	return time.Until(l.until)
+}
+
+// sleep waits, and returns false if the limiter is closed.
+func (l *Limiter) sleep(d time.Duration) bool {
+	if d <= 0 {
+		return true
 	}
-	timer := time.NewTimer(wait)
+	timer := time.NewTimer(d)
 	defer timer.Stop()
 	select {
 	case <-timer.C:
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
+		return true
+	case <-l.stop:
+		return false
 	}
 }
 
