@@ -108,6 +108,8 @@ func TestDiskTrouble(t *testing.T) {
 		stdout, _ := s.command(exitDone, "status")
 		return strings.Contains(stdout, "sink media does not take results") && strings.Contains(stdout, "parked: ")
 	})
+	stdout, _ := s.command(exitDone, "status")
+	t.Logf("status says:\n%s", stdout)
 	// In the middle of it, a polite end; what is parked survives it.
 	p.stop()
 	media.grow()
