@@ -9,6 +9,8 @@
 // No error holds a value of the file.
 package config
 
+//go:generate go run ./gen
+
 import (
 	"fmt"
 	"os"
@@ -253,8 +255,8 @@ func Default() *Config {
 	return c
 }
 
-// defaultAccount is what an account in the file is decoded over.
-func defaultAccount() Account {
+// DefaultAccount is what an account in the file is decoded over.
+func DefaultAccount() Account {
 	return Account{
 		Endpoint:  "https://faceid.tencentcloudapi.com",
 		Region:    "ap-guangzhou",

@@ -246,7 +246,7 @@ func (d *decoder) list(n ast.Node, v reflect.Value, path string) {
 	for i, item := range sequence.Values {
 		one := reflect.New(v.Type().Elem()).Elem()
 		if account, ok := one.Addr().Interface().(*Account); ok {
-			*account = defaultAccount()
+			*account = DefaultAccount()
 		}
 		p := fmt.Sprintf("%s[%d]", path, i)
 		d.places[p] = placeOf(item)

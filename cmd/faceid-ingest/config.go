@@ -18,6 +18,7 @@ import (
 type configCmd struct {
 	Check   configCheckCmd   `cmd:"" help:"Check the configuration, and open what it names as the daemon would: missing folders, keys and tables are made."`
 	Example configExampleCmd `cmd:"" help:"Print a commented example configuration."`
+	Schema  configSchemaCmd  `cmd:"" help:"Print the JSON schema of the configuration, for editors."`
 }
 
 type configExampleCmd struct{}

@@ -23,13 +23,16 @@ func Ciphers() []Cipher { return []Cipher{AES256GCM, SM4GCM} }
 
 // Config is the "privacy" part of the configuration file.
 type Config struct {
-	// KeyringFile is the path of the keyring (see OpenKeyring). Empty leaves the
-	// choice to the caller: the embedded default keeps one in the data folder.
+	// KeyringFile holds the keys that seal personal fields; empty means
+	// <data_dir>/keyring.json, which is made on first start. Keep a copy of it
+	// elsewhere: without it, what is sealed cannot be opened.
 	KeyringFile string `yaml:"keyring_file"`
-	// Cipher seals new values; what another cipher has sealed still opens.
+	// Cipher seals new values, AES-256-GCM or SM4-GCM; what another cipher has sealed
+	// still opens.
 	Cipher Cipher `yaml:"cipher"`
-	// Fields is the rule per field. A field that is not listed keeps the rule of
-	// DefaultConfig, so that leaving one out never stores more.
+	// Fields is the rule per field: plain, mask, hash, seal, drop, seal+hash or
+	// mask+hash. A field that is not listed keeps its default, so that leaving one
+	// out never stores more.
 	Fields map[Field]Rule `yaml:"fields"`
 }
 

@@ -1,0 +1,127 @@
+package main
+
+import (
+	"encoding"
+	"encoding/json"
+	"fmt"
+	"reflect"
+	"slices"
+
+	"github.com/faceid-ingest/faceid-ingest/config"
+	"github.com/faceid-ingest/faceid-ingest/sinks"
+)
+
+// object is a JSON object.
+type object map[string]any
+
+// variable is what a value looks like that comes from the environment; "$${" is not
+// one.
+const variable = `\$\{[A-Za-z_][A-Za-z0-9_]*(:[^}]*)?\}`
+
+// schema returns the JSON schema of the configuration file, for editors.
+func (d *docs) schema() ([]byte, error) {
+	cfg := config.Default()
+	top, err := d.structure(reflect.ValueOf(cfg).Elem(), nil)
+	if err != nil {
+		return nil, err
+	}
+	top["$schema"] = "https://json-schema.org/draft/2020-12/schema"
+	top["$id"] = "https://" + module + "/config/schema.json"
+	top["title"] = "Configuration of faceid-ingest"
+	text, err := json.MarshalIndent(top, "", "  ")
+	if err != nil {
+		return nil, err
+	}
+	return append(text, '\n'), nil
+}
+
+// structure returns the schema of a struct; more are further keys.
+func (d *docs) structure(v reflect.Value, more object) (object, error) {
+	fields, err := d.fields(v)
+	if err != nil {
+		return nil, err
+	}
+	properties := object{}
+	for _, f := range fields {
+		one, err := d.value(f.value)
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", f.key, err)
+		}
+		one["description"] = f.doc
+		properties[f.key] = one
+	}
+	for key, one := range more {
+		properties[key] = one
+	}
+	return object{"type": "object", "properties": properties, "additionalProperties": false}, nil
+}
+
+// value returns the schema of a value, with its default.
+func (d *docs) value(v reflect.Value) (object, error) {
+	switch known := v.Addr().Interface().(type) {
+	case *[]config.Sink:
+		return d.sinks()
+	case *config.Duration:
+		return scalar(`^([0-9.]+(ns|us|µs|ms|s|m|h))+$|^0$`, text(known)), nil
+	case *config.Size:
+		return scalar(`^[0-9]+ ?([KMGT]i?B|B)$`, text(known)), nil
+	case encoding.TextUnmarshaler:
+		return object{"type": []string{"string", "integer", "boolean"}}, nil
+	}
+	switch v.Kind() {
+	case reflect.Struct:
+		return d.structure(v, nil)
+	case reflect.Slice:
+		one := reflect.New(v.Type().Elem()).Elem()
+		if one.Type() == reflect.TypeFor[config.Account]() {
+			one.Set(reflect.ValueOf(config.DefaultAccount()))
+		}
+		items, err := d.value(one)
+		return object{"type": "array", "items": items}, err
+	case reflect.Map:
+		values, err := d.value(reflect.New(v.Type().Elem()).Elem())
+		return object{"type": "object", "additionalProperties": values}, err
+	case reflect.Bool:
+		return object{"anyOf": []object{{"type": "boolean"}, {"type": "string", "pattern": variable}}, "default": v.Bool()}, nil
+	case reflect.Int, reflect.Int64:
+		return object{"anyOf": []object{{"type": "integer"}, {"type": "string", "pattern": variable}}, "default": v.Int()}, nil
+	case reflect.String:
+		// YAML takes an unquoted 1 for a number, and so may the editor.
+		return object{"type": []string{"string", "integer", "boolean"}, "default": v.String()}, nil
+	}
+	return nil, fmt.Errorf("no schema for a %s", v.Type())
+}
+
+func scalar(pattern, value string) object {
+	return object{"type": "string", "anyOf": []object{{"pattern": pattern}, {"pattern": variable}}, "default": value}
+}
+
+func text(v any) string {
+	m, ok := v.(encoding.TextMarshaler)
+	if !ok {
+		return ""
+	}
+	b, err := m.MarshalText()
+	if err != nil {
+		return ""
+	}
+	return string(b)
+}
+
+// sinks returns the schema of the list of sinks: each kind has keys of its own.
+func (d *docs) sinks() (object, error) {
+	var kinds []object
+	for _, typ := range slices.Sorted(slices.Values(sinks.Types())) {
+		cfg, _ := sinks.NewConfig(typ)
+		one, err := d.structure(reflect.ValueOf(cfg).Elem(), object{
+			"name": object{"type": "string", "pattern": "^[a-z0-9][a-z0-9-]{0,31}$", "description": "Used in metrics and receipts."},
+			"type": object{"const": typ},
+		})
+		if err != nil {
+			return nil, err
+		}
+		one["required"] = []string{"name", "type"}
+		kinds = append(kinds, one)
+	}
+	return object{"type": "array", "items": object{"oneOf": kinds}}, nil
+}
