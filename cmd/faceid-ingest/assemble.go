@@ -35,8 +35,10 @@ import (
 
 // newLogger returns the process's logger, which writes to w: JSON for machines,
 // text for people.
-func newLogger(cfg config.Log, w io.Writer) *slog.Logger {
-	options := &slog.HandlerOptions{Level: cfg.SlogLevel()}
+// level may be changed while it is used.
+func newLogger(cfg config.Log, level *slog.LevelVar, w io.Writer) *slog.Logger {
+	level.Set(cfg.SlogLevel())
+	options := &slog.HandlerOptions{Level: level}
 	file, isFile := w.(*os.File)
 	text := cfg.Format == "text" || cfg.Format == "auto" && isFile && term.IsTerminal(int(file.Fd()))
 	if text {
@@ -226,12 +228,12 @@ type daemon struct {
 	cfg     *config.Config
 	log     *slog.Logger
 	conn    *broker.Conn
-	worker  *pipeline.Worker
+	crew    *crew
 	metrics *telemetry.Metrics
 	sinks   []sinks.Sink
-	// limiters are those of the accounts, by name.
-	limiters map[string]*limit.Limiter
-	closers  []func() error
+	spool   *spool.Spool
+	parking *parking.Store
+	closers []func() error
 }
 
 // newDaemon opens everything the configuration names and starts nothing. The
@@ -254,13 +256,12 @@ func newDaemon(ctx context.Context, cfg *config.Config, log *slog.Logger) (_ *da
 	if err := event.EnsureStreams(ctx, d.conn.JS, cfg.NATS.Replicas); err != nil {
 		return nil, err
 	}
-	media, err := openSpool(cfg)
-	if err != nil {
+	if d.spool, err = openSpool(cfg); err != nil {
 		return nil, err
 	}
-	d.closers = append(d.closers, media.Close)
+	d.closers = append(d.closers, d.spool.Close)
 	d.metrics.Spool(func() (int64, int64) {
-		usage := media.Usage()
+		usage := d.spool.Usage()
 		return usage.Bytes, usage.Quota
 	})
 	policy, err := openPolicy(ctx, cfg)
@@ -271,42 +272,56 @@ func newDaemon(ctx context.Context, cfg *config.Config, log *slog.Logger) (_ *da
 		return nil, err
 	}
 	d.closers = append(d.closers, func() error { return closeSinks(context.WithoutCancel(ctx), d.sinks) })
-	store, err := openParking(ctx, cfg, d.conn.JS, policy)
-	if err != nil {
+	if d.parking, err = openParking(ctx, cfg, d.conn.JS, policy); err != nil {
 		return nil, err
 	}
-	d.limiters = newLimiters(cfg)
-	d.closers = append(d.closers, func() error { closeLimiters(d.limiters); return nil })
-	accounts, closeAccounts, err := newAccounts(cfg, d.limiters, log)
-	if err != nil {
+	if d.crew, err = d.hire(cfg); err != nil {
 		return nil, err
 	}
-	d.closers = append(d.closers, func() error { closeAccounts(); return nil })
-	workerConfig := pipeline.DefaultConfig()
-	workerConfig.Replicas = cfg.NATS.Replicas
-	workerConfig.Version = thisBuild().Version
-	workerConfig.Slots = cfg.Worker.Slots
-	workerConfig.AckWait = cfg.Worker.AckWait.Duration()
-	workerConfig.ShutdownGrace = cfg.Worker.ShutdownGrace.Duration()
-	d.worker, err = pipeline.New(workerConfig, pipeline.Deps{
-		JetStream: d.conn.JS, Accounts: accounts, Sinks: d.sinks, Spool: media, Parking: store, Metrics: d.metrics, Log: log,
-	})
-	return d, err
+	d.closers = append(d.closers, func() error { d.crew.close(); return nil })
+	return d, nil
 }
 
-// newLimiters makes a limiter for every account, by name.
-func newLimiters(cfg *config.Config) map[string]*limit.Limiter {
+// crew is a worker with the accounts it works for: what a new configuration replaces
+// while the daemon runs.
+type crew struct {
+	worker *pipeline.Worker
+	// limiters are those of the accounts, by name.
+	limiters map[string]*limit.Limiter
+	close    func()
+}
+
+// hire makes a crew for the accounts and limits of cfg; it does not run yet.
+func (d *daemon) hire(cfg *config.Config) (*crew, error) {
 	limiters := make(map[string]*limit.Limiter, len(cfg.Accounts))
 	for _, account := range cfg.Accounts {
 		limiters[account.Name] = limit.New(float64(account.RateLimit))
 	}
-	return limiters
-}
-
-func closeLimiters(limiters map[string]*limit.Limiter) {
-	for _, l := range limiters {
-		l.Close()
+	closeLimiters := func() {
+		for _, l := range limiters {
+			l.Close()
+		}
 	}
+	accounts, closeAccounts, err := newAccounts(cfg, limiters, d.log)
+	if err != nil {
+		closeLimiters()
+		return nil, err
+	}
+	c := &crew{limiters: limiters, close: func() { closeAccounts(); closeLimiters() }}
+	settings := pipeline.DefaultConfig()
+	settings.Replicas = cfg.NATS.Replicas
+	settings.Version = thisBuild().Version
+	settings.Slots = cfg.Worker.Slots
+	settings.AckWait = cfg.Worker.AckWait.Duration()
+	settings.ShutdownGrace = cfg.Worker.ShutdownGrace.Duration()
+	c.worker, err = pipeline.New(settings, pipeline.Deps{
+		JetStream: d.conn.JS, Accounts: accounts, Sinks: d.sinks, Spool: d.spool, Parking: d.parking, Metrics: d.metrics, Log: d.log,
+	})
+	if err != nil {
+		c.close()
+		return nil, err
+	}
+	return c, nil
 }
 
 // close releases everything, the last opened first.

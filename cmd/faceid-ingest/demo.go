@@ -91,7 +91,7 @@ func (c *demoCmd) Run(ctx context.Context, a *app) (err error) {
 	}
 	log := slog.New(slog.DiscardHandler)
 	if c.Verbose {
-		log = newLogger(config.Log{Level: "info", Format: "text"}, a.stderr)
+		log = newLogger(config.Log{Level: "info", Format: "text"}, new(slog.LevelVar), a.stderr)
 	}
 	d, err := newDaemon(ctx, cfg, log)
 	if err != nil {
@@ -154,7 +154,7 @@ func (c *demoCmd) ingest(ctx context.Context, a *app, d *daemon, checks []faceid
 	defer cancel()
 	group, running := errgroup.WithContext(bounded)
 	stop, halt := context.WithCancel(running)
-	group.Go(func() error { return d.worker.Run(stop) })
+	group.Go(func() error { return d.crew.worker.Run(stop) })
 	group.Go(func() error {
 		defer halt()
 		return c.watch(running, a, d, len(checks))

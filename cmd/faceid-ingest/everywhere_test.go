@@ -7,6 +7,7 @@ import (
 	"encoding/pem"
 	"fmt"
 	"io"
+	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"regexp"
@@ -158,7 +159,7 @@ func (w *world) messages() (fromNATS, fromKafka [][]byte) {
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	settings, err := brokerConfig(cfg, newLogger(cfg.Log, io.Discard))
+	settings, err := brokerConfig(cfg, newLogger(cfg.Log, new(slog.LevelVar), io.Discard))
 	if err != nil {
 		w.t.Fatal(err)
 	}

@@ -169,7 +169,7 @@ func (d *daemon) until(t *testing.T, total int) {
 	_, records := d.demoSinks()
 	ctx, stop := context.WithCancel(t.Context())
 	done := make(chan error, 1)
-	go func() { done <- d.worker.Run(ctx) }()
+	go func() { done <- d.crew.worker.Run(ctx) }()
 	until(t, fmt.Sprintf("%d results are recorded", total), func() bool {
 		n, err := records.Count(t.Context())
 		return err == nil && n >= int64(total)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 
 	"github.com/nats-io/nats.go"
 	"golang.org/x/sync/errgroup"
@@ -21,16 +22,17 @@ func (c *runCmd) Run(ctx context.Context, a *app) error {
 	if len(cfg.Accounts) == 0 {
 		return errors.New("no account is configured, so there is nothing to ingest: \"faceid-ingest config example\" shows how to add one, \"faceid-ingest demo\" needs none")
 	}
-	log := newLogger(cfg.Log, a.stderr)
+	level := new(slog.LevelVar)
+	log := newLogger(cfg.Log, level, a.stderr)
 	d, err := newDaemon(ctx, cfg, log)
 	if err != nil {
 		return err
 	}
-	return errors.Join(d.run(ctx), d.close())
+	return errors.Join(d.run(ctx, &reloader{load: a.loadConfig, level: level}), d.close())
 }
 
 // run serves until ctx is done.
-func (d *daemon) run(ctx context.Context) error {
+func (d *daemon) run(ctx context.Context, reload *reloader) error {
 	group, ctx := errgroup.WithContext(ctx)
 	if d.cfg.HTTP.Admin != "" {
 		admin, err := telemetry.Listen(ctx, d.cfg.HTTP.Admin, d.metrics, d.checks())
@@ -43,7 +45,7 @@ func (d *daemon) run(ctx context.Context) error {
 	b := thisBuild()
 	d.log.Info("faceid-ingest is running", "version", b.Version, "commit", b.Commit, "nats", d.cfg.NATS.URL,
 		"accounts", len(d.cfg.Accounts), "sinks", len(d.sinks), "slots", d.cfg.Worker.Slots)
-	group.Go(func() error { return d.worker.Run(ctx) })
+	group.Go(func() error { return d.work(ctx, reload) })
 	err := group.Wait()
 	d.log.Info("faceid-ingest has stopped")
 	return err

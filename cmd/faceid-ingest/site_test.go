@@ -140,7 +140,7 @@ func (s *site) publish(checks []faceidtest.Check) {
 			}
 		}
 		if lines.Len() > 0 {
-			command(s.t, exitDone, lines.String(), "--config", s.config, "publish", "--product", product, "--file", "-")
+			command(s.t, exitDone, lines.String(), "--config", s.config, "publish", "--account", "main", "--product", product, "--file", "-")
 		}
 	}
 }
