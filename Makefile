@@ -8,6 +8,7 @@ VERSION     ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo 
 COMMIT      ?= $(shell git rev-parse HEAD 2>/dev/null)
 DATE        ?= $(shell git log -1 --format=%cI 2>/dev/null)
 LDFLAGS     := -s -w -X main.version=$(VERSION) -X main.commit=$(COMMIT) -X main.date=$(DATE)
+CYCLONEDX   := github.com/CycloneDX/cyclonedx-gomod/cmd/cyclonedx-gomod@v1.10.0
 GOLANGCI    := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 PACKAGES    ?= ./...
 FUZZTIME    ?= 30s
@@ -15,7 +16,7 @@ FUZZTIME    ?= 30s
 # cgo is for the race detector only; the binary is static without it.
 export CGO_ENABLED ?= 0
 
-.PHONY: build test helm lint bench fuzz tools clean
+.PHONY: build test helm lint bench fuzz tools clean release release-check
 
 build:
 	$(GO) build -trimpath -ldflags '$(LDFLAGS)' -o $(BIN)/faceid-ingest ./cmd/faceid-ingest
@@ -90,5 +91,32 @@ chaos: tools
 	$(GO) run ./cmd/chaos $(CHAOS)
 	$(GO) run ./cmd/chaos $(CHAOS) --cluster
 
+# What a release consists of: static binaries that anybody can build again to the
+# byte, manual page, completions, a bill of materials (CycloneDX) and checksums.
+DIST := dist
+release:
+	rm -rf $(DIST) && mkdir -p $(DIST)
+	@set -e; for arch in amd64 arm64; do \
+		echo "build linux/$$arch"; \
+		CGO_ENABLED=0 GOOS=linux GOARCH=$$arch $(GO) build -trimpath -buildvcs=false -ldflags '$(LDFLAGS) -buildid=' -o $(DIST)/faceid-ingest-linux-$$arch ./cmd/faceid-ingest; \
+	done
+	CGO_ENABLED=0 $(GO) build -trimpath -buildvcs=false -ldflags '$(LDFLAGS) -buildid=' -o $(DIST)/faceid-ingest ./cmd/faceid-ingest
+	$(DIST)/faceid-ingest man >$(DIST)/faceid-ingest.1
+	@set -e; for shell in bash zsh fish; do $(DIST)/faceid-ingest completion $$shell >$(DIST)/faceid-ingest.$$shell; done
+	$(DIST)/faceid-ingest config schema >$(DIST)/faceid-ingest.schema.json
+	rm $(DIST)/faceid-ingest
+	CGO_ENABLED=0 $(GO) run $(CYCLONEDX) app -json -noserial -licenses=false -main cmd/faceid-ingest -output $(DIST)/faceid-ingest.cdx.json .
+	sed -i 's/"timestamp": "[^"]*"/"timestamp": "$(DATE)"/' $(DIST)/faceid-ingest.cdx.json
+	cd $(DIST) && sha256sum * >SHA256SUMS && cat SHA256SUMS
+
+# Builds a release of the last commit twice, in different folders, and compares.
+release-check:
+	@set -e; work=$$(mktemp -d); trap 'rm -rf $$work' EXIT; \
+	for n in 1 2; do \
+		git clone -q . $$work/$$n/somewhere-$$n; \
+		$(MAKE) -s -C $$work/$$n/somewhere-$$n release VERSION=$(VERSION) >/dev/null; \
+	done; \
+	diff $$work/1/somewhere-1/dist/SHA256SUMS $$work/2/somewhere-2/dist/SHA256SUMS && echo "two builds of $$(git rev-parse --short HEAD) are the same"
+
 clean:
-	rm -rf $(BIN)
+	rm -rf $(BIN) $(DIST)

@@ -12,6 +12,7 @@ import (
 	"syscall"
 
 	"github.com/alecthomas/kong"
+	kongcompletion "github.com/jotaen/kong-completion"
 
 	"github.com/faceid-ingest/faceid-ingest/config"
 )
@@ -42,9 +43,12 @@ type cli struct {
 	Verify  verifyCmd  `cmd:"" help:"Read stored results again and compare them with their digests and with each other."`
 	Erase   eraseCmd   `cmd:"" help:"Erase what is stored of tokens, so that it does not come back."`
 	Keys    keysCmd    `cmd:"" help:"Manage the keyring that seals personal data."`
-	Conf    configCmd  `cmd:"" name:"config" help:"Check a configuration, or print an example of one."`
+	Conf    configCmd  `cmd:"" name:"config" help:"Check a configuration, or print an example or the schema of one."`
 	Codes   codesCmd   `cmd:"" help:"Explain result codes and the API's error codes."`
+	Man     manCmd     `cmd:"" help:"Print the manual page: faceid-ingest man | man -l -"`
 	Version versionCmd `cmd:"" help:"Print the version."`
+
+	Completion completionCmd `cmd:"" help:"Print what makes a shell complete commands and flags."`
 }
 
 // app is what commands share: where to print, and the configuration file.
@@ -87,6 +91,11 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 	if err != nil {
 		_, _ = fmt.Fprintln(stderr, "faceid-ingest:", err)
 		return exitFailed
+	}
+	// A shell that asks how to go on is answered, and nothing else is done.
+	kongcompletion.Register(parser)
+	if exited {
+		return code
 	}
 	command, err := parser.Parse(args)
 	if exited {
