@@ -88,7 +88,7 @@ func (w *Worker) buryCrashed(ctx context.Context, stream jetstream.Stream, raw *
 	if e, err := event.Decode(product, raw.Data); err == nil {
 		known, err := w.ledger.read(ctx, ledgerKey(product, e.Token))
 		if err == nil && known.covers(w.stages.names()) {
-			return deleteEvent(ctx, stream, raw.Sequence)
+			return event.Remove(ctx, stream, raw.Sequence)
 		}
 	}
 	letter := w.storedLetter(raw, account)
@@ -116,13 +116,5 @@ func (w *Worker) buryStored(ctx context.Context, stream jetstream.Stream, letter
 	w.metrics.Dead(letter.Account, string(letter.Reason))
 	w.log.Warn("gave an event up that no worker holds; it is a dead letter now", "account", letter.Account,
 		"reason", letter.Reason, "code", letter.Code, "subject", letter.Subject, "sequence", letter.StreamSequence)
-	return deleteEvent(ctx, stream, letter.StreamSequence)
-}
-
-// deleteEvent takes a message off its stream.
-func deleteEvent(ctx context.Context, stream jetstream.Stream, sequence uint64) error {
-	if err := stream.DeleteMsg(ctx, sequence); err != nil && !errors.Is(err, jetstream.ErrMsgNotFound) {
-		return fmt.Errorf("take an event off stream %s: %w", stream.CachedInfo().Config.Name, err)
-	}
-	return nil
+	return event.Remove(ctx, stream, letter.StreamSequence)
 }

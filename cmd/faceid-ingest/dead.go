@@ -8,18 +8,65 @@ import (
 	"text/tabwriter"
 	"time"
 
+	"github.com/nats-io/nats.go/jetstream"
+
 	"github.com/faceid-ingest/faceid-ingest/pipeline/event"
 )
 
 type deadCmd struct {
-	List deadListCmd `cmd:"" help:"List dead letters, oldest first."`
-	Show deadShowCmd `cmd:"" help:"Show one dead letter with its event."`
+	List  deadListCmd  `cmd:"" help:"List dead letters, oldest first."`
+	Show  deadShowCmd  `cmd:"" help:"Show one dead letter with its event and its history."`
+	Retry deadRetryCmd `cmd:"" help:"Have events of dead letters worked on once more. What sinks have of their results already they are not given again."`
+	Drop  deadDropCmd  `cmd:"" help:"Remove dead letters for good, and what is parked of their results."`
+}
+
+// deadFilter picks dead letters.
+type deadFilter struct {
+	Account   string        `help:"Only letters of this account." placeholder:"NAME"`
+	Reason    string        `help:"Only letters with this reason: ${enum}." enum:",malformed,rejected,unfinished,expired,refused,crashed" default:"" placeholder:"REASON"`
+	Code      string        `help:"Only letters with this code." placeholder:"CODE"`
+	OlderThan time.Duration `help:"Only letters that were given up longer ago, such as 2h." placeholder:"TIME"`
+	NewerThan time.Duration `help:"Only letters that were given up since, such as 24h." placeholder:"TIME"`
+	Limit     int           `help:"No more letters than this." placeholder:"N"`
+}
+
+// isSet tells whether any filter was given.
+func (f deadFilter) isSet() bool { return f != deadFilter{} }
+
+func (f deadFilter) fits(l event.DeadLetter, now time.Time) bool {
+	age := now.Sub(l.Last)
+	return (f.Account == "" || f.Account == l.Account) && (f.Reason == "" || f.Reason == string(l.Reason)) &&
+		(f.Code == "" || f.Code == l.Code) && (f.OlderThan == 0 || age > f.OlderThan) && (f.NewerThan == 0 || age < f.NewerThan)
+}
+
+// errEnough ends a reading that has what it wanted.
+var errEnough = errors.New("enough")
+
+// read visits the letters that fit, oldest first.
+func (f deadFilter) read(ctx context.Context, js jetstream.JetStream, visit func(event.DeadLetter) error) error {
+	now, count := time.Now(), 0
+	err := event.ReadDeadLetters(ctx, js, func(l event.DeadLetter) error {
+		if !f.fits(l, now) {
+			return nil
+		}
+		count++
+		if err := visit(l); err != nil {
+			return err
+		}
+		if count == f.Limit {
+			return errEnough
+		}
+		return nil
+	})
+	if errors.Is(err, errEnough) {
+		return nil
+	}
+	return err
 }
 
 type deadListCmd struct {
-	Account string `help:"Only letters of this account." placeholder:"NAME"`
-	Reason  string `help:"Only letters with this reason: ${enum}." enum:",malformed,rejected,unfinished,expired,refused" default:"" placeholder:"REASON"`
-	JSON    bool   `help:"Print one JSON object per line."`
+	deadFilter
+	JSON bool `help:"Print one JSON object per line."`
 }
 
 // letter is the JSON form of a dead letter.
@@ -34,6 +81,7 @@ type letter struct {
 	LastTime  time.Time       `json:"last_time"`
 	Subject   string          `json:"subject"`
 	EventSeq  uint64          `json:"event_sequence"`
+	History   []event.Burial  `json:"history,omitempty"`
 	Event     json.RawMessage `json:"event,omitempty"`
 	Body      []byte          `json:"body_base64,omitempty"`
 }
@@ -42,6 +90,7 @@ func newLetter(l event.DeadLetter) letter {
 	return letter{
 		Sequence: l.Sequence, Account: l.Account, Reason: l.Reason, Code: l.Code, Detail: l.Detail,
 		Attempts: l.Attempts, FirstTime: l.First, LastTime: l.Last, Subject: l.Subject, EventSeq: l.StreamSequence,
+		History: l.History,
 	}
 }
 
@@ -54,10 +103,7 @@ func (c *deadListCmd) Run(ctx context.Context, a *app) error {
 	table := tabwriter.NewWriter(a.stdout, 0, 0, 2, ' ', 0)
 	lines := json.NewEncoder(a.stdout)
 	count := 0
-	err = event.ReadDeadLetters(ctx, conn.JS, func(l event.DeadLetter) error {
-		if c.Account != "" && c.Account != l.Account || c.Reason != "" && c.Reason != string(l.Reason) {
-			return nil
-		}
+	err = c.read(ctx, conn.JS, func(l event.DeadLetter) error {
 		count++
 		if c.JSON {
 			return lines.Encode(newLetter(l))
@@ -114,6 +160,13 @@ func (c *deadShowCmd) Run(ctx context.Context, a *app) error {
 		{"subject", l.Subject}, {"event sequence", l.StreamSequence},
 	} {
 		_, _ = fmt.Fprintf(table, "%s\t%v\n", row[0], row[1])
+	}
+	for i, b := range l.History {
+		label := ""
+		if i == 0 {
+			label = "given up before"
+		}
+		_, _ = fmt.Fprintf(table, "%s\t%s, %s %s, after %s\n", label, b.Time.Local().Format(time.RFC3339), b.Reason, b.Code, plural(int(b.Attempts), "delivery", "deliveries"))
 	}
 	if err := table.Flush(); err != nil {
 		return err

@@ -91,7 +91,7 @@ func (c *statusCmd) once(ctx context.Context, a *app, conn *broker.Conn, account
 }
 
 // isTerminal tells whether w is one.
-func isTerminal(w io.Writer) bool {
+func isTerminal(w any) bool {
 	file, ok := w.(interface{ Fd() uintptr })
 	return ok && term.IsTerminal(int(file.Fd()))
 }

@@ -227,10 +227,10 @@ func (p *Publisher) Retry(ctx context.Context, l DeadLetter) error {
 func (p *Publisher) Drop(ctx context.Context, l DeadLetter) error {
 	stream, err := p.js.Stream(ctx, DeadStream)
 	if err == nil {
-		err = stream.DeleteMsg(ctx, l.Sequence)
+		err = Remove(ctx, stream, l.Sequence)
 	}
-	if err != nil && !errors.Is(err, jetstream.ErrMsgNotFound) {
-		return fmt.Errorf("remove dead letter %d: %w", l.Sequence, err)
+	if err != nil {
+		return fmt.Errorf("remove a dead letter: %w", err)
 	}
 	return nil
 }
