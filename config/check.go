@@ -70,6 +70,11 @@ func (n NATS) check(wrong report) {
 			}
 		}
 	}
+	for _, one := range n.Monitors() {
+		if u, err := url.Parse(one); err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" || u.User != nil {
+			wrong("nats.monitor", "must be http:// or https:// URLs with commas between, such as http://nats-0:8222")
+		}
+	}
 	oneSecret("nats", "password", n.Password, n.PasswordFile, n.User != "", wrong)
 	switch password := n.Password != "" || n.PasswordFile != ""; {
 	case n.User == "" && password:

@@ -52,6 +52,10 @@ type NATS struct {
 	Password     Secret `yaml:"password"`
 	PasswordFile string `yaml:"password_file"`
 	TLS          TLS    `yaml:"tls"`
+	// Monitor are the servers' monitoring endpoints, such as http://nats-0:8222, with
+	// commas between: "config check" asks them whether the servers sync to disk before
+	// they acknowledge. Nothing else uses them; may be empty.
+	Monitor string `yaml:"monitor"`
 	// Replicas is how many servers of a cluster keep each stream, 1 to 5; with 3
 	// a server may be lost. Default 1.
 	Replicas int `yaml:"replicas"`
@@ -291,6 +295,11 @@ func (k KeyringKMS) Credential() (id, key string, err error) {
 	}
 	key, err = secret("privacy.kms.secret_key", k.SecretKey, k.SecretKeyFile)
 	return id, key, err
+}
+
+// Monitors returns the URLs in Monitor.
+func (n NATS) Monitors() []string {
+	return strings.FieldsFunc(n.Monitor, func(r rune) bool { return r == ',' || r == ' ' })
 }
 
 // ReadPassword returns the password of User, or "" if there is none.

@@ -12,6 +12,7 @@ import (
 
 	"github.com/faceid-ingest/faceid-ingest/config"
 	"github.com/faceid-ingest/faceid-ingest/pipeline/broker"
+	"github.com/faceid-ingest/faceid-ingest/pipeline/event"
 	"github.com/faceid-ingest/faceid-ingest/sinks"
 )
 
@@ -62,6 +63,14 @@ func (c *configCheckCmd) Run(ctx context.Context, a *app) error {
 			return err
 		}
 		list = append(list, online...)
+	}
+	warnings, err := durability(ctx, cfg)
+	if err != nil {
+		// The probe of NATS says the same, better.
+		warnings = nil
+	}
+	for _, warning := range warnings {
+		_, _ = fmt.Fprintln(a.stderr, "warning:", warning)
 	}
 	problems := 0
 	for _, p := range list {
@@ -143,6 +152,20 @@ func probeNATS(ctx context.Context, cfg *config.Config) error {
 		return fmt.Errorf("JetStream cannot be used: %w", err)
 	}
 	return nil
+}
+
+// durability warns of what would make NATS lose events.
+func durability(ctx context.Context, cfg *config.Config) ([]string, error) {
+	settings, err := brokerConfig(cfg, slog.New(slog.DiscardHandler))
+	if err != nil {
+		return nil, err
+	}
+	conn, err := broker.Connect(ctx, settings)
+	if err != nil {
+		return nil, err
+	}
+	defer closeQuietly(conn)
+	return conn.Durability(ctx, cfg.NATS.Monitors(), cfg.NATS.Replicas, event.Stream, event.ParkedStream, event.DeadStream)
 }
 
 func probeSpool(cfg *config.Config) error {

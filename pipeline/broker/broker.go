@@ -16,6 +16,7 @@ import (
 	"net"
 	"time"
 
+	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 )
@@ -168,6 +169,16 @@ func tlsHint(err error) string {
 
 // Embedded reports whether this process runs the server.
 func (c *Conn) Embedded() bool { return c.embedded != nil }
+
+// SyncsAlways reports whether the embedded server syncs to disk before it
+// acknowledges. Of another server it knows nothing, see Durability.
+func (c *Conn) SyncsAlways() bool {
+	if c.embedded == nil {
+		return false
+	}
+	jsz, err := c.embedded.server.Jsz(&server.JSzOptions{})
+	return err == nil && jsz.Config.SyncAlways
+}
 
 // Close flushes and closes the connection and stops the embedded server; it
 // returns when both are gone.
