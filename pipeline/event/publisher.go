@@ -1,9 +1,11 @@
 package event
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"fmt"
+	"net/textproto"
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
@@ -12,8 +14,9 @@ import (
 )
 
 // traceHeaders are the W3C Trace Context fields that travel with an event, so
-// that one trace covers the publisher and the worker.
-var traceHeaders = []string{"traceparent", "tracestate", "baggage"}
+// that one trace covers the publisher and the worker. Baggage is not among them: who
+// knows what is in it.
+var traceHeaders = []string{"traceparent", "tracestate"}
 
 // Publisher puts completion events on the stream. It may be used by several
 // goroutines.
@@ -84,9 +87,11 @@ func message(lane Lane, account string, product result.Product, e Event, header 
 	return msg, nil
 }
 
+// copyTrace copies the trace context. Publishers that treat the headers of NATS as
+// those of HTTP write Traceparent.
 func copyTrace(to, from nats.Header) {
 	for _, name := range traceHeaders {
-		if v := from.Get(name); v != "" {
+		if v := cmp.Or(from.Get(name), from.Get(textproto.CanonicalMIMEHeaderKey(name))); v != "" {
 			to.Set(name, v)
 		}
 	}

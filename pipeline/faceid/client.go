@@ -22,6 +22,7 @@ import (
 	"github.com/faceid-ingest/faceid-ingest/pipeline/limit"
 	"github.com/faceid-ingest/faceid-ingest/pipeline/result"
 	"github.com/faceid-ingest/faceid-ingest/pipeline/spool"
+	"github.com/faceid-ingest/faceid-ingest/pipeline/telemetry/span"
 )
 
 // apiVersion is the version of the FaceID API (FACTS §1).
@@ -230,7 +231,9 @@ func (c *Client) Get(ctx context.Context, q Query, batch *spool.Batch) (*result.
 	if err != nil {
 		return nil, err
 	}
+	ctx, step := span.Start(ctx, "read")
 	r, err := c.read(ctx, answer, batch)
+	endStep(step, err)
 	if err != nil {
 		return nil, err
 	}

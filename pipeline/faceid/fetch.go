@@ -7,8 +7,11 @@ import (
 	"errors"
 	"maps"
 
+	"go.opentelemetry.io/otel/trace"
+
 	"github.com/faceid-ingest/faceid-ingest/pipeline/faceid/extract"
 	"github.com/faceid-ingest/faceid-ingest/pipeline/spool"
+	"github.com/faceid-ingest/faceid-ingest/pipeline/telemetry/span"
 )
 
 // opened is an answer without an error and without encryption.
@@ -60,18 +63,45 @@ func (c *Client) call(ctx context.Context, q Query, batch *spool.Batch) (*opened
 	}
 	action, params := q.action()
 	maps.Copy(params, c.cfg.Encryption.parameters(session))
+	doc, members, err := c.ask(ctx, action, params, batch)
+	if err != nil {
+		return nil, err
+	}
+	ctx, step := span.Start(ctx, "open")
+	answer, err := c.open(ctx, doc, members, session, batch)
+	endStep(step, err)
+	return answer, err
+}
+
+// ask sends one request, and returns the members of an answer that is no error.
+func (c *Client) ask(ctx context.Context, action string, params map[string]any, batch *spool.Batch) (_ *extract.Document, members map[string]json.RawMessage, err error) {
+	ctx, step := span.StartCall(ctx, action, span.Action.String(action))
+	defer func() {
+		step.SetAttributes(span.RequestID.String(requestIDOf(members)))
+		endStep(step, err)
+	}()
 	doc, err := c.caller.send(ctx, action, params, batch)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	members, err := splitResponse(doc.JSON)
+	if members, err = splitResponse(doc.JSON); err != nil {
+		return nil, nil, err
+	}
+	return doc, members, apiError(members)
+}
+
+// endStep ends a step that ended with err, of which it keeps the class and the API's
+// code.
+func endStep(step trace.Span, err error) {
 	if err != nil {
-		return nil, err
+		var known *Error
+		code := ""
+		if errors.As(err, &known) {
+			code = known.Code
+		}
+		span.Fail(step, string(ClassOf(err)), code)
 	}
-	if err := apiError(members); err != nil {
-		return nil, err
-	}
-	return c.open(ctx, doc, members, session, batch)
+	step.End()
 }
 
 // fetchParts asks for one part after the other and puts their answers together:

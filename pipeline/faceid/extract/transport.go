@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/faceid-ingest/faceid-ingest/pipeline/spool"
+	"github.com/faceid-ingest/faceid-ingest/pipeline/telemetry/span"
 )
 
 // drainLimit is how much of a useless answer is read so that its connection can
@@ -106,7 +107,15 @@ func (t *Transport) extract(ctx context.Context, response *http.Response, batch 
 	default:
 		return nil, &StatusError{Status: response.StatusCode, ContentType: "an unknown Content-Encoding"}
 	}
-	return Extract(ctx, body, batch, t.Config)
+	ctx, step := span.Start(ctx, "extract")
+	defer step.End()
+	document, err := Extract(ctx, body, batch, t.Config)
+	if err != nil {
+		span.Fail(step, "unreadable", "")
+		return nil, err
+	}
+	step.SetAttributes(span.Media.Int(len(document.Media)))
+	return document, nil
 }
 
 // maxRetryAfter bounds how long an endpoint can have its callers wait.

@@ -33,9 +33,8 @@ const (
 	// Action and RequestID are those of a call of the API.
 	Action    = attribute.Key("faceid.action")
 	RequestID = attribute.Key("faceid.request_id")
-	// Media is how many media were found, Bytes how many bytes they have.
+	// Media is how many media an answer has.
 	Media = attribute.Key("faceid.media")
-	Bytes = attribute.Key("faceid.bytes")
 	// ErrorClass is the class of an error, ErrorCode the API's code of it.
 	ErrorClass = attribute.Key("error.type")
 	ErrorCode  = attribute.Key("faceid.error_code")
