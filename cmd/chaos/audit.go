@@ -35,6 +35,8 @@ type auditor struct {
 	*site
 	byHash map[string]*issued
 	policy *privacy.Policy
+	// opened is the log of what the audit opens.
+	opened *privacy.Audit
 	sinks  map[string]sinks.Sink
 	// digests are those of all media, by their seed.
 	digests map[uint64]result.Digest
@@ -104,6 +106,7 @@ func (a *auditor) openSinks(ctx context.Context) error {
 	if a.policy, err = privacy.NewPolicy(cfg.Privacy.Config, keys); err != nil {
 		return err
 	}
+	a.opened = privacy.OpenAudit(filepath.Join(a.folder, "audit.log"))
 	for _, c := range cfg.Sinks {
 		sink, err := c.Config.Open(ctx, sinks.Env{Name: c.Name, Policy: a.policy, Log: slog.New(slog.DiscardHandler)})
 		if err != nil {
