@@ -1,12 +1,17 @@
 package main
 
 import (
+	"bytes"
+	"encoding/json"
 	"os"
 	"path/filepath"
 	"reflect"
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/goccy/go-yaml"
+	"github.com/santhosh-tekuri/jsonschema/v6"
 
 	"github.com/faceid-ingest/faceid-ingest/config"
 	"github.com/faceid-ingest/faceid-ingest/sinks"
@@ -77,5 +82,52 @@ func TestGenerated(t *testing.T) {
 		if !strings.Contains(string(files["example.yaml"]), "type: "+typ) || !strings.Contains(string(files["schema.json"]), `"const": "`+typ+`"`) {
 			t.Errorf("sink %s is missing", typ)
 		}
+	}
+}
+
+// An editor with the schema takes what the program takes, and not what it refuses.
+func TestSchema(t *testing.T) {
+	document, err := jsonschema.UnmarshalJSON(bytes.NewReader(config.Schema()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	compiler := jsonschema.NewCompiler()
+	if err := compiler.AddResource("schema.json", document); err != nil {
+		t.Fatal(err)
+	}
+	schema, err := compiler.Compile("schema.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	check := func(text []byte) error {
+		var value any
+		if err := yaml.Unmarshal(text, &value); err != nil {
+			t.Fatal(err)
+		}
+		plain, err := json.Marshal(value)
+		if err != nil {
+			t.Fatal(err)
+		}
+		value, err = jsonschema.UnmarshalJSON(bytes.NewReader(plain))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return schema.Validate(value)
+	}
+	for name, text := range map[string][]byte{"example": config.Example(), "example with all sinks": uncomment(config.Example())} {
+		if err := check(text); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	for _, text := range []string{
+		"wroker: {}", "worker: {slots: many}", "worker: {ack_wait: 60}", "spool: {quota: 4G}", "accounts: [{rate_limit: x}]",
+		"sinks: [{name: a, type: dir, bucket: b}]", "sinks: [{name: a, type: nothing}]", "sinks: [{type: dir, path: p}]",
+	} {
+		if check([]byte(text)) == nil {
+			t.Errorf("the schema takes %s", text)
+		}
+	}
+	if err := check([]byte("worker: {slots: \"${SLOTS:32}\", ack_wait: \"${WAIT}\"}")); err != nil {
+		t.Errorf("variables: %v", err)
 	}
 }
