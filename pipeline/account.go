@@ -128,19 +128,19 @@ func (w *Worker) probe(ctx context.Context, t *task, refusal error) (fetched, er
 func (w *Worker) pauseAccount(ctx context.Context, t *task, refusal error, since time.Time, wait time.Duration) {
 	name := t.account.Name
 	w.metrics.AccountPaused(name, true)
-	w.troubles.note(apiTrouble(t), fmt.Sprintf("the API refuses all calls of account %s: its events wait, for all workers", name),
+	w.troubles.note(ctx, apiTrouble(t), fmt.Sprintf("the API refuses all calls of account %s: its events wait, for all workers", name),
 		append(t.attrs(), "error", refusal, "code", apiCode(refusal))...)
 	ctx, cancel := context.WithTimeout(ctx, pauseWait)
 	defer cancel()
 	until := time.Now().Add(wait + pauseMargin)
 	for _, lane := range pulledLanes {
 		if _, err := w.js.PauseConsumer(ctx, lane.Stream(), event.ConsumerName(name, lane), until); err != nil && ctx.Err() == nil {
-			w.troubles.note("pause/"+name, "cannot pause the consumers of an account for all workers; this one waits by itself", "account", name, "error", err)
+			w.troubles.note(ctx, "pause/"+name, "cannot pause the consumers of an account for all workers; this one waits by itself", "account", name, "error", err)
 		}
 	}
 	note := replica.Note{Code: apiCode(refusal), Text: refusal.Error(), Since: since, Until: until}
 	if err := w.peers.SetNote(ctx, name, note); err != nil {
-		w.log.Debug("cannot note that an account is paused", "account", name, "error", err)
+		w.log.DebugContext(ctx, "cannot note that an account is paused", "account", name, "error", err)
 	}
 }
 
@@ -154,11 +154,11 @@ func (w *Worker) resumeAccount(ctx context.Context, t *task) {
 	for _, lane := range pulledLanes {
 		// What fails here ends by itself.
 		if _, err := w.js.ResumeConsumer(ctx, lane.Stream(), event.ConsumerName(name, lane)); err != nil {
-			w.log.Debug("cannot resume a consumer", "account", name, "lane", lane, "error", err)
+			w.log.DebugContext(ctx, "cannot resume a consumer", "account", name, "lane", lane, "error", err)
 		}
 	}
 	if err := w.peers.ClearNote(ctx, name); err != nil {
-		w.log.Debug("cannot take back the note of a paused account", "account", name, "error", err)
+		w.log.DebugContext(ctx, "cannot take back the note of a paused account", "account", name, "error", err)
 	}
 }
 

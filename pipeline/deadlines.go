@@ -137,7 +137,7 @@ func (w *Worker) watchDeadlines(ctx, work context.Context) {
 			case err == nil:
 				w.troubles.over("deadlines")
 			case ctx.Err() == nil:
-				w.troubles.note("deadlines", "cannot look for results that will be deleted soon", "account", a.Name, "error", err)
+				w.troubles.note(ctx, "deadlines", "cannot look for results that will be deleted soon", "account", a.Name, "error", err)
 			}
 		}
 		if sleep(ctx, min(max(scanShare*time.Since(began), scanLeast), scanMost)) != nil {
@@ -280,7 +280,7 @@ func (w *Worker) express(ctx, work context.Context, stream jetstream.Stream, a *
 func (w *Worker) expressOne(ctx, work context.Context, stream jetstream.Stream, a *account, one openEvent) {
 	raw, err := stream.GetMsg(ctx, one.sequence)
 	if err != nil {
-		w.log.Debug("cannot read an event out of turn", "account", a.Name, "sequence", one.sequence, "error", err)
+		w.log.DebugContext(ctx, "cannot read an event out of turn", "account", a.Name, "sequence", one.sequence, "error", err)
 		return
 	}
 	t, err := newTask(&delivery{msg: storedMsg{raw: raw, stream: event.Stream}, account: a, lane: one.lane, slots: a.slots})
@@ -292,8 +292,10 @@ func (w *Worker) expressOne(ctx, work context.Context, stream jetstream.Stream, 
 		return
 	}
 	defer release()
-	err = w.guarded(func() error { return w.ingest(work, t) })
-	w.log.Debug("worked on an event out of turn, for its deadline is near", append(t.attrs(), "error", err)...)
+	work, step := w.begin(work, t)
+	defer step.End()
+	err = w.guarded(work, func() error { return w.ingest(work, t) })
+	w.log.DebugContext(work, "worked on an event out of turn, for its deadline is near", append(t.attrs(), "error", err)...)
 }
 
 // storedMsg is an event read from its stream, without a delivery: it cannot be

@@ -82,11 +82,11 @@ func (l *lane) fetch(ctx, work context.Context, inWork *sync.WaitGroup) error {
 		if errors.Is(err, nats.ErrConnectionClosed) {
 			return fmt.Errorf("fetch events of account %s: %w", l.account.Name, err)
 		}
-		l.worker.troubles.note(trouble, "cannot fetch events, trying again", "account", l.account.Name, "lane", l.name, "error", err)
+		l.worker.troubles.note(ctx, trouble, "cannot fetch events, trying again", "account", l.account.Name, "lane", l.name, "error", err)
 		// Somebody may have deleted the consumer; if it is the server that is
 		// away, this fails, too.
 		if err := l.open(ctx); err != nil {
-			l.worker.log.Debug("cannot look at the consumer", "account", l.account.Name, "lane", l.name, "error", err)
+			l.worker.log.DebugContext(ctx, "cannot look at the consumer", "account", l.account.Name, "lane", l.name, "error", err)
 		}
 		if err := sleep(ctx, fetchPause); err != nil {
 			return err

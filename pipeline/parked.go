@@ -11,6 +11,7 @@ import (
 	"github.com/faceid-ingest/faceid-ingest/pipeline/event"
 	"github.com/faceid-ingest/faceid-ingest/pipeline/parking"
 	"github.com/faceid-ingest/faceid-ingest/pipeline/result"
+	"github.com/faceid-ingest/faceid-ingest/pipeline/telemetry/span"
 )
 
 // A result that a sink does not take now is parked: sealed and stored in NATS, and
@@ -28,15 +29,18 @@ const (
 
 // park parks r and tells whether it is safe there.
 func (w *Worker) park(ctx context.Context, t *task, r *result.Result) bool {
-	switch err := w.parking.Park(ctx, r); {
+	ctx, step := span.Start(ctx, "park")
+	err := w.parking.Park(ctx, r)
+	endStep(step, err)
+	switch {
 	case err == nil:
 		w.troubles.over("park")
 		w.metrics.Parked(t.account.Name)
 		return true
 	case errors.Is(err, parking.ErrFull):
-		w.troubles.note("park", "no room to park results while sinks are down (parking.quota): they are pulled again later", "error", err)
+		w.troubles.note(ctx, "park", "no room to park results while sinks are down (parking.quota): they are pulled again later", "error", err)
 	case ctx.Err() == nil:
-		w.troubles.note("park", "cannot park results while sinks are down: they are pulled again later", "error", err)
+		w.troubles.note(ctx, "park", "cannot park results while sinks are down: they are pulled again later", "error", err)
 	}
 	return false
 }

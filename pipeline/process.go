@@ -26,9 +26,11 @@ func (w *Worker) process(ctx, work context.Context, d *delivery) {
 	defer w.release(d)
 	t, err := newTask(d)
 	if err == nil && w.cfg.Now().Before(t.past.NotBefore) {
-		w.putOff(t)
+		w.putOff(work, t)
 		return
 	}
+	work, step := w.begin(work, t)
+	defer step.End()
 	release, ok := d.slots.take(ctx, t.turn(w.cfg.Now()))
 	if !ok {
 		w.handBack(work, t, 0)
@@ -37,17 +39,18 @@ func (w *Worker) process(ctx, work context.Context, d *delivery) {
 	defer release()
 	began := time.Now()
 	if err == nil {
-		err = w.decide(t, w.guarded(func() error { return w.ingest(work, t) }))
+		err = w.decide(t, w.guarded(work, func() error { return w.ingest(work, t) }))
 	}
+	failTask(step, err)
 	w.settle(work, t, err, began)
 }
 
 // guarded turns a panic into an error, so that one result cannot end the process.
 // What the panic says may be of the result, so that only its place is logged.
-func (w *Worker) guarded(do func() error) (err error) {
+func (w *Worker) guarded(ctx context.Context, do func() error) (err error) {
 	defer func() {
 		if r := recover(); r != nil {
-			w.log.Error("recovered from a panic", "stack", string(debug.Stack()))
+			w.log.ErrorContext(ctx, "recovered from a panic", "stack", string(debug.Stack()))
 			err = errors.New("the worker panicked on this event; the log has the stack")
 		}
 	}()
@@ -154,7 +157,7 @@ var (
 // ingest brings the task's result into every sink, or into parking.
 func (w *Worker) ingest(ctx context.Context, t *task) error {
 	e, err := w.ledger.load(ctx, t)
-	w.ledgerTrouble(err)
+	w.ledgerTrouble(ctx, err)
 	switch {
 	case e.covers(w.stages.names()):
 		if err := w.clearParked(ctx, t, e); err != nil {
@@ -172,7 +175,7 @@ func (w *Worker) ingest(ctx context.Context, t *task) error {
 	}
 	defer func() {
 		if err := f.batch.Close(); err != nil {
-			w.troubles.note("spool", "cannot clear the spool", "error", err)
+			w.troubles.note(ctx, "spool", "cannot clear the spool", "error", err)
 		}
 	}()
 	return w.keep(ctx, t, f, e)
@@ -193,7 +196,7 @@ func (w *Worker) keep(ctx context.Context, t *task, f fetched, e *entry) error {
 	e.Parked = parked && err != nil
 	if len(e.Done) > 0 || e.Parked {
 		// Written with every try, done or not, so that the entry outlives the event.
-		w.ledgerTrouble(w.ledger.save(context.WithoutCancel(ctx), t, e, w.stages.names()))
+		w.ledgerTrouble(ctx, w.ledger.save(context.WithoutCancel(ctx), t, e, w.stages.names()))
 	}
 	switch {
 	case err == nil:
@@ -201,7 +204,7 @@ func (w *Worker) keep(ctx context.Context, t *task, f fetched, e *entry) error {
 		e.Parked = f.parked
 		return w.clearParked(ctx, t, e)
 	case parked && t.lane != event.Parked && isDelay(err):
-		w.complain(t, err, 0)
+		w.complain(ctx, t, err, 0)
 		return w.forward(ctx, t)
 	}
 	return err
@@ -228,12 +231,12 @@ func (w *Worker) eraseAgain(ctx context.Context, t *task, r *result.Result) erro
 }
 
 // ledgerTrouble reports what is wrong with the ledger. It stops nothing.
-func (w *Worker) ledgerTrouble(err error) {
+func (w *Worker) ledgerTrouble(ctx context.Context, err error) {
 	switch {
 	case err == nil:
 		w.troubles.over("ledger")
 	case !errors.Is(err, context.Canceled):
-		w.troubles.note("ledger", "the ledger cannot be used, work may be done twice", "error", err)
+		w.troubles.note(ctx, "ledger", "the ledger cannot be used, work may be done twice", "error", err)
 	}
 }
 

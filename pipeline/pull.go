@@ -12,6 +12,7 @@ import (
 	"github.com/faceid-ingest/faceid-ingest/pipeline/privacy"
 	"github.com/faceid-ingest/faceid-ingest/pipeline/result"
 	"github.com/faceid-ingest/faceid-ingest/pipeline/spool"
+	"github.com/faceid-ingest/faceid-ingest/pipeline/telemetry/span"
 )
 
 // fetched is a result in this process. The batch holds its media; whoever has it
@@ -53,7 +54,9 @@ func gone(err error) bool {
 }
 
 // take gets a result from parking.
-func (w *Worker) take(ctx context.Context, t *task) (fetched, error) {
+func (w *Worker) take(ctx context.Context, t *task) (_ fetched, err error) {
+	ctx, step := span.Start(ctx, "take from parking")
+	defer func() { endStep(step, err) }()
 	batch, err := w.spool.Begin(ctx)
 	if err != nil {
 		return fetched{}, err
@@ -66,7 +69,7 @@ func (w *Worker) take(ctx context.Context, t *task) (fetched, error) {
 	var unknown *privacy.UnknownKeyError
 	switch {
 	case errors.Is(err, parking.ErrDamaged):
-		w.log.Error("a parked result is damaged; it is pulled again, if the API still has it", append(t.attrs(), "error", err)...)
+		w.log.ErrorContext(ctx, "a parked result is damaged; it is pulled again, if the API still has it", append(t.attrs(), "error", err)...)
 	case errors.As(err, &unknown):
 		err = fmt.Errorf("%w: all workers need one keyring", err)
 	}
@@ -75,13 +78,15 @@ func (w *Worker) take(ctx context.Context, t *task) (fetched, error) {
 
 // pull gets a result from the API. While the API refuses all calls of the account,
 // one of its events waits here, see probe.
-func (w *Worker) pull(ctx context.Context, t *task) (fetched, error) {
+func (w *Worker) pull(ctx context.Context, t *task) (f fetched, err error) {
 	began := time.Now()
 	defer func() { w.metrics.Stage("pull", time.Since(began)) }()
 	if t.account.pause.held() {
 		return fetched{}, &pausedError{account: t.account.Name}
 	}
-	f, err := w.pullTries(ctx, t)
+	ctx, step := span.Start(ctx, "pull")
+	defer func() { endPull(step, err) }()
+	f, err = w.pullTries(ctx, t)
 	if err != nil && refusesAccount(err) {
 		f, err = w.probe(ctx, t, err)
 	}

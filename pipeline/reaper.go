@@ -32,7 +32,7 @@ func (w *Worker) reap(ctx context.Context, advisories jetstream.Consumer) {
 			w.troubles.over("reap")
 			continue
 		}
-		w.troubles.note("reap", "cannot look for events that no worker survives, trying again", "error", err)
+		w.troubles.note(ctx, "reap", "cannot look for events that no worker survives, trying again", "error", err)
 		if sleep(ctx, reapAgain) != nil {
 			return
 		}
@@ -47,7 +47,7 @@ func (w *Worker) reapOnce(ctx context.Context, advisories jetstream.Consumer) er
 		return ignoreTimeout(err)
 	}
 	for msg := range batch.Messages() {
-		if err := w.guarded(func() error { return w.reapOne(ctx, msg) }); err != nil {
+		if err := w.guarded(ctx, func() error { return w.reapOne(ctx, msg) }); err != nil {
 			_ = msg.NakWithDelay(reapAgain)
 			return err
 		}
@@ -114,7 +114,7 @@ func (w *Worker) buryStored(ctx context.Context, stream jetstream.Stream, letter
 		return err
 	}
 	w.metrics.Dead(letter.Account, string(letter.Reason))
-	w.log.Warn("gave an event up that no worker holds; it is a dead letter now", "account", letter.Account,
+	w.log.WarnContext(ctx, "gave an event up that no worker holds; it is a dead letter now", "account", letter.Account,
 		"reason", letter.Reason, "code", letter.Code, "subject", letter.Subject, "sequence", letter.StreamSequence)
 	return event.Remove(ctx, stream, letter.StreamSequence)
 }

@@ -7,9 +7,12 @@ import (
 	"strconv"
 	"time"
 
+	"go.opentelemetry.io/otel/trace"
+
 	"github.com/faceid-ingest/faceid-ingest/pipeline/event"
 	"github.com/faceid-ingest/faceid-ingest/pipeline/faceid"
 	"github.com/faceid-ingest/faceid-ingest/pipeline/telemetry"
+	"github.com/faceid-ingest/faceid-ingest/pipeline/telemetry/span"
 	"github.com/faceid-ingest/faceid-ingest/sinks"
 )
 
@@ -134,7 +137,7 @@ func (w *Worker) settle(work context.Context, t *task, err error, began time.Tim
 	case err == nil:
 		if w.acknowledge(ctx, t.delivery, telemetry.Ingested) {
 			w.metrics.Stage("event_to_ack", time.Since(began))
-			w.log.Debug("ingested", t.attrs()...)
+			w.log.DebugContext(ctx, "ingested", t.attrs()...)
 		}
 	case errors.Is(err, errKnown):
 		w.acknowledge(ctx, t.delivery, telemetry.Known)
@@ -142,7 +145,7 @@ func (w *Worker) settle(work context.Context, t *task, err error, began time.Tim
 		w.acknowledge(ctx, t.delivery, telemetry.Parked)
 	case errors.Is(err, errErased):
 		if w.acknowledge(ctx, t.delivery, telemetry.Erased) {
-			w.log.Info("an event came of a result that was erased; nothing is stored", t.attrs()...)
+			w.log.InfoContext(ctx, "an event came of a result that was erased; nothing is stored", t.attrs()...)
 		}
 	case errors.As(err, &end):
 		w.bury(ctx, t, end)
@@ -159,16 +162,21 @@ func (w *Worker) settle(work context.Context, t *task, err error, began time.Tim
 // confirmed acknowledgement is one. Without it the event comes again, and the
 // ledger or the sinks find that they have it.
 func (w *Worker) acknowledge(ctx context.Context, d *delivery, o telemetry.Outcome) bool {
-	if err := d.msg.DoubleAck(ctx); err != nil {
-		w.troubles.note("ack", "cannot acknowledge events; they will come again", "error", err)
+	acking, step := span.Start(ctx, "ack")
+	err := d.msg.DoubleAck(acking)
+	endStep(step, err)
+	if err != nil {
+		w.troubles.note(ctx, "ack", "cannot acknowledge events; they will come again", "error", err)
 		return false
 	}
 	w.troubles.over("ack")
-	w.outcome(d, o)
+	w.outcome(ctx, d, o)
 	return true
 }
 
-func (w *Worker) outcome(d *delivery, o telemetry.Outcome) {
+// outcome counts what became of a delivery, whose span is that of ctx.
+func (w *Worker) outcome(ctx context.Context, d *delivery, o telemetry.Outcome) {
+	trace.SpanFromContext(ctx).SetAttributes(span.Outcome.String(string(o)))
 	w.metrics.Event(d.account.Name, string(d.lane), o)
 }
 
@@ -179,16 +187,16 @@ const leastNak = time.Millisecond
 
 // handBack gives an event to whoever fetches next, after the given time.
 func (w *Worker) handBack(ctx context.Context, t *task, wait time.Duration) {
-	w.outcome(t.delivery, telemetry.HandedBack)
+	w.outcome(ctx, t.delivery, telemetry.HandedBack)
 	if !w.renew(ctx, t, w.cfg.Now().Add(wait)) {
 		_ = t.msg.NakWithDelay(max(wait, leastNak))
 	}
 }
 
 // putOff has an event that came before its time delivered again at that.
-func (w *Worker) putOff(t *task) {
+func (w *Worker) putOff(ctx context.Context, t *task) {
 	_ = t.msg.NakWithDelay(max(time.Millisecond, t.past.NotBefore.Sub(w.cfg.Now())))
-	w.outcome(t.delivery, telemetry.Retried)
+	w.outcome(ctx, t.delivery, telemetry.Retried)
 }
 
 // postpone has the event delivered again later. The wait ends at the deadline,
@@ -203,12 +211,12 @@ func (w *Worker) postpone(ctx context.Context, t *task, again *later) {
 	if !w.renew(ctx, t, w.cfg.Now().Add(wait)) {
 		_ = t.msg.NakWithDelay(wait)
 	}
-	w.outcome(t.delivery, telemetry.Retried)
+	w.outcome(ctx, t.delivery, telemetry.Retried)
 	if again.quiet {
-		w.log.Debug("an event waits for its time", append(t.attrs(), "error", again.err, "wait", wait)...)
+		w.log.DebugContext(ctx, "an event waits for its time", append(t.attrs(), "error", again.err, "wait", wait)...)
 		return
 	}
-	w.complain(t, again.err, wait)
+	w.complain(ctx, t, again.err, wait)
 }
 
 // renew puts an event that was delivered often on its stream anew, to be worked on
@@ -224,7 +232,7 @@ func (w *Worker) renew(ctx context.Context, t *task, at time.Time) bool {
 	past.Attempts, past.NotBefore = t.attempts(), at
 	id := "again-" + t.meta.Stream + "-" + strconv.FormatUint(t.meta.Sequence.Stream, 10) + "-" + strconv.FormatInt(t.meta.Timestamp.UnixNano(), 36)
 	if err := w.publisher.Republish(ctx, t.msg.Subject(), t.msg.Data(), t.msg.Headers(), past, id); err != nil {
-		w.troubles.note("renew", "cannot put events on the stream anew; they will come again", "error", err)
+		w.troubles.note(ctx, "renew", "cannot put events on the stream anew; they will come again", "error", err)
 		return false
 	}
 	w.troubles.over("renew")
@@ -234,7 +242,7 @@ func (w *Worker) renew(ctx context.Context, t *task, at time.Time) bool {
 }
 
 // complain logs why an event has to wait, once per trouble and not per event.
-func (w *Worker) complain(t *task, err error, wait time.Duration) {
+func (w *Worker) complain(ctx context.Context, t *task, err error, wait time.Duration) {
 	attrs := append(t.attrs(), "error", err)
 	if wait > 0 {
 		attrs = append(attrs, "wait", wait.Round(time.Second))
@@ -244,12 +252,12 @@ func (w *Worker) complain(t *task, err error, wait time.Duration) {
 	switch {
 	case errors.As(err, &storing):
 		for _, one := range storing {
-			w.troubles.note("sink/"+one.sink, fmt.Sprintf("sink %s does not take results, they are parked or wait", one.sink), append(attrs, "class", one.class)...)
+			w.troubles.note(ctx, "sink/"+one.sink, fmt.Sprintf("sink %s does not take results, they are parked or wait", one.sink), append(attrs, "class", one.class)...)
 		}
 	case errors.As(err, &pulling):
-		w.troubles.note(apiTrouble(t), fmt.Sprintf("cannot pull results of account %s, events wait", t.account.Name), append(attrs, "class", pulling.class)...)
+		w.troubles.note(ctx, apiTrouble(t), fmt.Sprintf("cannot pull results of account %s, events wait", t.account.Name), append(attrs, "class", pulling.class)...)
 	default:
-		w.troubles.note("worker", "an event failed and waits", attrs...)
+		w.troubles.note(ctx, "worker", "an event failed and waits", attrs...)
 	}
 }
 
@@ -272,15 +280,18 @@ func (w *Worker) bury(ctx context.Context, t *task, end *giveUp) {
 		letter.History = t.past.History
 		letter.StreamSequence = t.meta.Sequence.Stream
 	}
-	if err := w.publisher.Bury(ctx, letter); err != nil {
+	burying, step := span.Start(ctx, "bury")
+	err := w.publisher.Bury(burying, letter)
+	endStep(step, err)
+	if err != nil {
 		_ = t.msg.NakWithDelay(w.cfg.Retry.RedeliverFirst)
-		w.outcome(t.delivery, telemetry.Retried)
-		w.troubles.note("bury", "cannot store dead letters; their events will come again", "error", err)
+		w.outcome(ctx, t.delivery, telemetry.Retried)
+		w.troubles.note(ctx, "bury", "cannot store dead letters; their events will come again", "error", err)
 		return
 	}
 	w.troubles.over("bury")
 	_ = t.msg.TermWithReason(string(end.reason))
-	w.outcome(t.delivery, telemetry.Buried)
+	w.outcome(ctx, t.delivery, telemetry.Buried)
 	w.metrics.Dead(t.account.Name, string(end.reason))
-	w.log.Warn("gave an event up; it is a dead letter now", append(t.attrs(), "reason", end.reason, "code", end.code, "error", end.err)...)
+	w.log.WarnContext(ctx, "gave an event up; it is a dead letter now", append(t.attrs(), "reason", end.reason, "code", end.code, "error", end.err)...)
 }

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/faceid-ingest/faceid-ingest/pipeline/result"
+	"github.com/faceid-ingest/faceid-ingest/pipeline/telemetry/span"
 	"github.com/faceid-ingest/faceid-ingest/sinks"
 )
 
@@ -108,7 +109,7 @@ func (w *Worker) store(ctx context.Context, r *result.Result, e *entry) error {
 	}
 	err = w.stage("record", func() error {
 		return each(w.stages.record, func(s sinks.Recorder) *sinkError {
-			return w.once(ctx, e, inRecord, s, func() error { return s.Record(ctx, r) })
+			return w.once(ctx, e, inRecord, s, func(ctx context.Context) error { return s.Record(ctx, r) })
 		})
 	})
 	if err != nil {
@@ -116,7 +117,7 @@ func (w *Worker) store(ctx context.Context, r *result.Result, e *entry) error {
 	}
 	return w.stage("notify", func() error {
 		return each(w.stages.notify, func(s sinks.Notifier) *sinkError {
-			return w.once(ctx, e, inNotify, s, func() error { return s.Notify(ctx, r) })
+			return w.once(ctx, e, inNotify, s, func(ctx context.Context) error { return s.Notify(ctx, r) })
 		})
 	})
 }
@@ -142,11 +143,11 @@ func (w *Worker) blocked(e *entry) bool {
 }
 
 // once calls a sink unless it was done before.
-func (w *Worker) once(ctx context.Context, e *entry, stage string, sink sinks.Sink, call func() error) *sinkError {
+func (w *Worker) once(ctx context.Context, e *entry, stage string, sink sinks.Sink, call func(context.Context) error) *sinkError {
 	if _, done := e.Done[stage+sink.Name()]; done {
 		return nil
 	}
-	if err := w.callSink(ctx, sink, call); err != nil {
+	if err := w.callSink(ctx, stage, sink, call); err != nil {
 		return err
 	}
 	e.Done[stage+sink.Name()] = nil
@@ -179,7 +180,7 @@ func (w *Worker) stage(name string, do func() error) error {
 func (w *Worker) archive(ctx context.Context, a sinks.Archiver, r *result.Result, e *entry) *sinkError {
 	name := inArchive + a.Name()
 	if receipts, done := e.Done[name]; !done || len(receipts) != len(r.Assets) {
-		err := w.callSink(ctx, a, func() error {
+		err := w.callSink(ctx, inArchive, a, func(ctx context.Context) error {
 			receipts, err := a.Archive(ctx, r)
 			if err == nil && len(receipts) != len(r.Assets) {
 				err = fmt.Errorf("%d receipts for %d assets", len(receipts), len(r.Assets))
@@ -200,7 +201,9 @@ func (w *Worker) archive(ctx context.Context, a sinks.Archiver, r *result.Result
 }
 
 // callSink calls a sink with tries in place, or not at all while it is down.
-func (w *Worker) callSink(ctx context.Context, sink sinks.Sink, call func() error) *sinkError {
+func (w *Worker) callSink(ctx context.Context, stage string, sink sinks.Sink, call func(context.Context) error) (failed *sinkError) {
+	ctx, step := span.Start(ctx, stage+sink.Name(), span.Sink.String(sink.Name()))
+	defer func() { endSink(step, failed) }()
 	g := w.gates[sink.Name()]
 	p := g.enter()
 	if p == passNone {
@@ -214,7 +217,7 @@ func (w *Worker) callSink(ctx context.Context, sink sinks.Sink, call func() erro
 		judge = never
 	}
 	err := w.cfg.Retry.try(ctx, func() error {
-		err := call()
+		err := call(ctx)
 		if err != nil {
 			class, _ := sinks.ClassOf(err)
 			w.metrics.SinkError(sink.Name(), string(class))

@@ -1,6 +1,7 @@
 package pipeline
 
 import (
+	"context"
 	"log/slog"
 	"sync"
 	"time"
@@ -30,9 +31,9 @@ func newTroubles(log *slog.Logger, now func() time.Time) *troubles {
 	return &troubles{log: log, now: now, open: map[string]*trouble{}}
 }
 
-// note reports that what key stands for failed. A different message is a
-// different trouble and is logged at once.
-func (t *troubles) note(key, message string, attrs ...any) {
+// note reports that what key stands for failed; ctx is that of the event it failed
+// for. A different message is a different trouble and is logged at once.
+func (t *troubles) note(ctx context.Context, key, message string, attrs ...any) {
 	t.mu.Lock()
 	one, known := t.open[key]
 	now := t.now()
@@ -50,7 +51,7 @@ func (t *troubles) note(key, message string, attrs ...any) {
 	if silenced > 0 {
 		attrs = append(attrs, "repeated", silenced)
 	}
-	t.log.Warn(message, attrs...)
+	t.log.WarnContext(ctx, message, attrs...)
 }
 
 // over reports that what key stands for works.

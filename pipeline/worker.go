@@ -22,6 +22,8 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
+	"go.opentelemetry.io/otel/trace"
+	"go.opentelemetry.io/otel/trace/noop"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/faceid-ingest/faceid-ingest/pipeline/event"
@@ -31,6 +33,7 @@ import (
 	"github.com/faceid-ingest/faceid-ingest/pipeline/result"
 	"github.com/faceid-ingest/faceid-ingest/pipeline/spool"
 	"github.com/faceid-ingest/faceid-ingest/pipeline/telemetry"
+	"github.com/faceid-ingest/faceid-ingest/pipeline/telemetry/span"
 	"github.com/faceid-ingest/faceid-ingest/sinks"
 )
 
@@ -85,7 +88,7 @@ func DefaultConfig() Config {
 	return Config{Replicas: 1, Slots: 32, AckWait: time.Minute, ShutdownGrace: 30 * time.Second, Retry: DefaultRetry()}
 }
 
-// Deps are what a Worker works with; all are needed.
+// Deps are what a Worker works with; all are needed that do not say otherwise.
 type Deps struct {
 	JetStream jetstream.JetStream
 	Accounts  []Account
@@ -94,6 +97,8 @@ type Deps struct {
 	Spool   *spool.Spool
 	Parking *parking.Store
 	Metrics *telemetry.Metrics
+	// Tracing makes the spans of events; nil means that there are none.
+	Tracing trace.TracerProvider
 	Log     *slog.Logger
 }
 
@@ -108,6 +113,7 @@ type Worker struct {
 	spool     *spool.Spool
 	parking   *parking.Store
 	metrics   *telemetry.Metrics
+	tracer    trace.Tracer
 	log       *slog.Logger
 	troubles  *troubles
 
@@ -129,6 +135,9 @@ func New(cfg Config, deps Deps) (*Worker, error) {
 	if cfg.Now == nil {
 		cfg.Now = time.Now
 	}
+	if deps.Tracing == nil {
+		deps.Tracing = noop.NewTracerProvider()
+	}
 	stages, err := sortStages(deps.Sinks)
 	if err != nil {
 		return nil, err
@@ -142,6 +151,7 @@ func New(cfg Config, deps Deps) (*Worker, error) {
 		spool:     deps.Spool,
 		parking:   deps.Parking,
 		metrics:   deps.Metrics,
+		tracer:    deps.Tracing.Tracer(span.Scope),
 		log:       deps.Log,
 		troubles:  newTroubles(deps.Log, cfg.Now),
 	}

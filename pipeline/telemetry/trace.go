@@ -143,7 +143,7 @@ func newExporter(ctx context.Context, cfg TracingConfig) (*exporter, error) {
 func (e *exporter) ExportSpans(ctx context.Context, spans []sdktrace.ReadOnlySpan) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	defer context.AfterFunc(e.life, cancel)()
+	defer context.AfterFunc(e.life, cancel)() //nolint:contextcheck // Two ends: the caller's, and the exporter's own.
 	err := e.SpanExporter.ExportSpans(ctx, spans)
 	switch {
 	case err == nil && e.down.CompareAndSwap(true, false):
