@@ -10,6 +10,7 @@ package limit
 import (
 	"context"
 	"errors"
+	"math"
 	"slices"
 	"sync"
 	"time"
@@ -46,6 +47,10 @@ const (
 	floor = 1.0 / 64
 	// longest bounds how long an API can have an account wait.
 	longest = time.Hour
+	// lookEvery is how often the time until the next place is reckoned anew, because
+	// the rate climbs meanwhile; idle is how often when nobody waits.
+	lookEvery = time.Second
+	idle      = time.Hour
 )
 
 // ErrClosed is returned by Wait after Close.
@@ -58,7 +63,7 @@ type Limiter struct {
 	bucket *rate.Limiter
 	// stop is closed to end run, done when it has ended.
 	stop, done chan struct{}
-	// wake is sent to when somebody begins to wait.
+	// wake is sent to when somebody begins to wait, or the share changes.
 	wake chan struct{}
 
 	mu     sync.Mutex
@@ -101,10 +106,7 @@ func (l *Limiter) Wait(ctx context.Context, p Priority) error {
 	l.mu.Lock()
 	l.queues[p] = append(l.queues[p], w)
 	l.mu.Unlock()
-	select {
-	case l.wake <- struct{}{}:
-	default:
-	}
+	l.look()
 	var err error
 	select {
 	case <-w.turn:
@@ -118,22 +120,30 @@ func (l *Limiter) Wait(ctx context.Context, p Priority) error {
 	defer l.mu.Unlock()
 	if i := slices.Index(l.queues[p], w); i >= 0 {
 		l.queues[p] = slices.Delete(l.queues[p], i, i+1)
+	} else {
+		// Its turn came just then: the next one has it.
+		l.next()
 	}
 	return err
 }
 
-// run lets one after the other go. It takes a place from the bucket only when
-// somebody waits, and only one, so that a change of the rate counts from the next.
+// look has run look again at who may go.
+func (l *Limiter) look() {
+	select {
+	case l.wake <- struct{}{}:
+	default:
+	}
+}
+
+// run lets one after the other go.
 func (l *Limiter) run() {
 	defer close(l.done)
+	timer := time.NewTimer(idle)
+	defer timer.Stop()
 	for {
-		for l.waiting() {
-			if !l.sleep(l.asked()) || !l.sleep(l.bucket.Reserve().Delay()) {
-				return
-			}
-			l.release()
-		}
+		timer.Reset(l.release())
 		select {
+		case <-timer.C:
 		case <-l.wake:
 		case <-l.stop:
 			return
@@ -141,40 +151,36 @@ func (l *Limiter) run() {
 	}
 }
 
-func (l *Limiter) waiting() bool {
+// release lets those go who may, and returns when to look again. A place is taken from
+// the bucket only in the moment somebody goes: so a change of the rate or a refusal
+// counts for who waits already, and who gives up takes no place along.
+func (l *Limiter) release() time.Duration {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.adjust()
+	for l.waiting() {
+		l.adjust()
+		now := time.Now()
+		if d := max(l.until.Sub(now), l.missing(now)); d > 0 {
+			return min(d, lookEvery)
+		}
+		l.bucket.AllowN(now, 1)
+		l.next()
+	}
+	return idle
+}
+
+func (l *Limiter) waiting() bool {
 	return slices.ContainsFunc(l.queues[:], func(q []*waiter) bool { return len(q) > 0 })
 }
 
-// asked is how long the API still wants not to be called.
-func (l *Limiter) asked() time.Duration {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return time.Until(l.until)
+// missing is how long it takes at the rate of now until the bucket has a place.
+func (l *Limiter) missing(now time.Time) time.Duration {
+	seconds := (1 - l.bucket.TokensAt(now)) / l.current()
+	return time.Duration(math.Ceil(seconds * float64(time.Second)))
 }
 
-// sleep waits, and returns false if the limiter is closed.
-func (l *Limiter) sleep(d time.Duration) bool {
-	if d <= 0 {
-		return true
-	}
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return true
-	case <-l.stop:
-		return false
-	}
-}
-
-// release lets the first one go. If all have given up meanwhile, the place is lost,
-// which nobody misses.
-func (l *Limiter) release() {
-	l.mu.Lock()
-	defer l.mu.Unlock()
+// next lets the first one go, if there is one.
+func (l *Limiter) next() {
 	for p := range l.queues {
 		if len(l.queues[p]) > 0 {
 			close(l.queues[p][0].turn)
@@ -219,8 +225,10 @@ func (l *Limiter) Throttled(after time.Duration) {
 func (l *Limiter) Share(replicas int) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	l.adjust()
 	l.replicas = max(1, replicas)
 	l.adjust()
+	l.look()
 }
 
 // State is what a limiter does now.

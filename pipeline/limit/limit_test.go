@@ -203,6 +203,84 @@ func TestThrottledForATime(t *testing.T) {
 	}
 }
 
+// Who waits already is held back by a refusal, too.
+func TestThrottledWhileWaiting(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := limit.New(1)
+		defer l.Close()
+		began := time.Now()
+		for range 2 {
+			time.AfterFunc(500*time.Millisecond, func() { l.Throttled(30 * time.Second) })
+			if err := l.Wait(t.Context(), limit.Urgent); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if waited := time.Since(began); waited < 30*time.Second || waited > 32*time.Second {
+			t.Errorf("the second call left after %s", waited)
+		}
+	})
+}
+
+// A change of the share counts for who waits already, and so does the climb.
+func TestRateChangesWhileWaiting(t *testing.T) {
+	for name, tt := range map[string]struct {
+		before, after func(*limit.Limiter)
+		most          time.Duration
+	}{
+		"the others leave": {func(l *limit.Limiter) { l.Share(100) }, func(l *limit.Limiter) { l.Share(1) }, 2100 * time.Millisecond},
+		"others come":      {func(*limit.Limiter) {}, func(l *limit.Limiter) { l.Share(2) }, 2100 * time.Millisecond},
+		"it climbs": {func(l *limit.Limiter) {
+			for range 10 {
+				l.Throttled(0)
+				time.Sleep(time.Second)
+			}
+		}, func(*limit.Limiter) {}, 12 * time.Second},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				l := limit.New(1)
+				defer l.Close()
+				tt.before(l)
+				if err := l.Wait(t.Context(), limit.Live); err != nil {
+					t.Fatal(err)
+				}
+				began := time.Now()
+				time.AfterFunc(time.Second, func() { tt.after(l) })
+				if err := l.Wait(t.Context(), limit.Live); err != nil {
+					t.Fatal(err)
+				}
+				if waited := time.Since(began); waited > tt.most {
+					t.Errorf("waited %s, want at most %s", waited, tt.most)
+				}
+			})
+		})
+	}
+}
+
+// Who gives up takes no place along: the next one need not wait for another.
+func TestGivingUpLosesNoPlace(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := limit.New(1)
+		defer l.Close()
+		if err := l.Wait(t.Context(), limit.Live); err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), 900*time.Millisecond)
+		defer cancel()
+		if err := l.Wait(ctx, limit.Live); !errors.Is(err, context.DeadlineExceeded) {
+			t.Fatal(err)
+		}
+		time.Sleep(200 * time.Millisecond)
+		began := time.Now()
+		if err := l.Wait(t.Context(), limit.Backfill); err != nil {
+			t.Fatal(err)
+		}
+		if waited := time.Since(began); waited > 0 {
+			t.Errorf("a place was free, and it took %s", waited)
+		}
+	})
+}
+
 func TestGivingUp(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l := limit.New(1)
