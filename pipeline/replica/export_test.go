@@ -1,4 +1,8 @@
 package replica
 
-// ParseReport is what the fuzz test calls.
-var ParseReport = parseReport
+// What tests call: the parsers of what comes off the wire, and who makes the bucket.
+var (
+	ParseReport = parseReport
+	ParseNote   = parseNote
+	OpenBucket  = openBucket
+)

@@ -48,12 +48,24 @@ func (m *Member) ClearNote(ctx context.Context, account string) error {
 func Notes(ctx context.Context, js jetstream.JetStream) (map[string]Note, error) {
 	notes := map[string]Note{}
 	err := each(ctx, js, notePrefix, func(name string, value []byte) {
-		var n Note
-		if len(value) <= maxEntry && json.Unmarshal(value, &n) == nil {
-			notes[name] = n
+		if n, err := parseNote(value); err == nil {
+			notes[plain(name)] = n
 		}
 	})
 	return notes, err
+}
+
+// parseNote reads a note; whoever may write to the bucket can forge one.
+func parseNote(line []byte) (Note, error) {
+	var n Note
+	if len(line) > maxEntry {
+		return n, errors.New("a note is too long")
+	}
+	if err := json.Unmarshal(line, &n); err != nil {
+		return Note{}, errors.New("a note is not one of this program's")
+	}
+	n.Code, n.Text = plain(n.Code), plain(n.Text)
+	return n, nil
 }
 
 // List returns the replicas that have written their line within the bucket's time, in

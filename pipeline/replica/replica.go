@@ -3,8 +3,8 @@
 // Each of them, a replica, puts a line about itself into a key-value bucket every two
 // seconds and watches the lines of the others: so it knows how many share the rate of
 // an account, and the status command what each of them sees. Nothing else depends on
-// it. A replica that cannot reach NATS cannot hear of others either: it keeps the
-// shares it had.
+// it. A replica that is cut off, which it knows from not hearing its own line, cannot
+// hear of others either: it keeps the shares it had.
 package replica
 
 import (
@@ -19,6 +19,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+	"unicode"
+	"unicode/utf8"
 
 	"github.com/nats-io/nats.go/jetstream"
 )
@@ -33,15 +35,18 @@ const (
 	// to live without one. Both are by the clock of who looks: no clocks are compared.
 	beatEvery = 2 * time.Second
 	deadAfter = 6 * time.Second
+	// deafAfter is how long a replica that hears nothing of itself trusts its ears.
+	deafAfter = beatEvery * 3 / 2
 	// requestWait bounds one request.
 	requestWait = 2 * time.Second
 
 	replicaPrefix = "replica."
 	notePrefix    = "paused."
 
-	// maxEntry bounds an entry, in bytes; maxList its lists.
+	// maxEntry bounds an entry, in bytes; maxList its lists; maxText its texts, in bytes.
 	maxEntry = 64 << 10
 	maxList  = 1024
+	maxText  = 512
 )
 
 // Sink is what a replica sees of a sink.
@@ -93,9 +98,10 @@ type Member struct {
 	// others are the replicas that were heard of, by id, without this one.
 	others map[string]other
 	told   map[string]int
-	// mute says that the last line could not be written: then nobody is taken for
-	// dead.
-	mute bool
+	// echo is when this replica last heard its own line. cut says that it could not
+	// write it or did not hear it: then nobody is taken for dead.
+	echo time.Time
+	cut  bool
 }
 
 type other struct {
@@ -117,19 +123,46 @@ func Join(ctx context.Context, js jetstream.JetStream, cfg Config) (*Member, err
 		return nil, err
 	}
 	running, stop := context.WithCancel(context.WithoutCancel(ctx))
-	watcher, err := kv.Watch(running, replicaPrefix+">")
+	m.stop = stop
+	ears, err := m.listen(running)
 	if err != nil {
 		stop()
-		return nil, fmt.Errorf("watch the replicas: %w", err)
+		return nil, err
 	}
-	if err := m.readFirst(ctx, watcher); err != nil {
+	if err := m.readFirst(ctx, ears); err != nil {
 		stop()
-		return nil, errors.Join(err, watcher.Stop())
+		ears.close()
+		return nil, err
 	}
-	m.stop = stop
 	m.tell()
-	go m.run(running, watcher)
+	go m.run(running, ears)
 	return m, nil
+}
+
+// ears is a watcher of all lines.
+type ears struct {
+	watcher jetstream.KeyWatcher
+	cancel  context.CancelFunc
+}
+
+// listen watches the lines of all replicas, this one's among them. The context of a
+// watcher is for its whole life, so that the request is bounded beside it.
+func (m *Member) listen(ctx context.Context) (*ears, error) {
+	ctx, cancel := context.WithCancel(ctx)
+	late := time.AfterFunc(requestWait, cancel)
+	watcher, err := m.bucket().Watch(ctx, replicaPrefix+">")
+	late.Stop()
+	if err == nil {
+		// If it came too late after all, it ends, and is not heard.
+		return &ears{watcher, cancel}, nil
+	}
+	cancel()
+	return nil, fmt.Errorf("watch the replicas: %w", err)
+}
+
+func (e *ears) close() {
+	_ = e.watcher.Stop() // its connection may be gone
+	e.cancel()
 }
 
 func openBucket(ctx context.Context, js jetstream.JetStream, replicas int) (jetstream.KeyValue, error) {
@@ -185,10 +218,10 @@ func (m *Member) bucket() jetstream.KeyValue {
 }
 
 // readFirst takes in the lines that are there already.
-func (m *Member) readFirst(ctx context.Context, watcher jetstream.KeyWatcher) error {
+func (m *Member) readFirst(ctx context.Context, e *ears) error {
 	for {
 		select {
-		case entry, ok := <-watcher.Updates():
+		case entry, ok := <-e.watcher.Updates():
 			if !ok {
 				return errors.New("watch the replicas: the watcher ended")
 			}
@@ -203,12 +236,12 @@ func (m *Member) readFirst(ctx context.Context, watcher jetstream.KeyWatcher) er
 }
 
 // run writes this replica's line and reads those of the others.
-func (m *Member) run(ctx context.Context, watcher jetstream.KeyWatcher) {
+func (m *Member) run(ctx context.Context, e *ears) {
 	defer close(m.done)
-	defer func() { _ = watcher.Stop() }() // its connection may be gone
+	defer func() { e.close() }()
 	tick := time.NewTicker(beatEvery)
 	defer tick.Stop()
-	updates := watcher.Updates()
+	updates := e.watcher.Updates()
 	for {
 		select {
 		case <-ctx.Done():
@@ -216,44 +249,36 @@ func (m *Member) run(ctx context.Context, watcher jetstream.KeyWatcher) {
 		case entry, ok := <-updates:
 			switch {
 			case !ok:
-				// Only trying again finds out why.
+				// Its silence will be noticed.
 				updates = nil
 			case entry != nil:
 				m.hear(entry)
 				m.tell()
 			}
 		case <-tick.C:
-			gone := m.beatAndBury(ctx)
-			if !gone && updates != nil {
+			if m.beatAndBury(ctx) {
 				continue
 			}
-			if again, err := m.bucket().Watch(ctx, replicaPrefix+">"); err == nil {
-				_ = watcher.Stop()
-				watcher, updates = again, again.Updates()
+			if again, err := m.listen(ctx); err == nil {
+				e.close()
+				e, updates = again, again.watcher.Updates()
 			}
 		}
 	}
 }
 
 // beatAndBury writes this replica's line and forgets replicas that are silent. It
-// tells whether the bucket was gone, and made anew.
-func (m *Member) beatAndBury(ctx context.Context) (gone bool) {
-	err := m.beat(ctx)
-	if err != nil && ctx.Err() == nil {
-		// In memory, the bucket ends with its server.
-		if kv, openErr := openBucket(ctx, m.js, m.cfg.Replicas); openErr == nil {
-			m.mu.Lock()
-			m.kv = kv
-			m.mu.Unlock()
-			gone, err = true, m.beat(ctx)
-		}
-	}
+// returns false if this one does not hear what it writes: a watcher does not survive
+// every end of a server, nor that of the bucket.
+func (m *Member) beatAndBury(ctx context.Context) (hears bool) {
+	err := m.beatOrReopen(ctx)
 	m.mu.Lock()
-	muted := m.mute
-	m.mute = err != nil
+	was := m.cut
+	hears = time.Since(m.echo) < deafAfter
+	m.cut = err != nil || !hears
 	for id, o := range m.others {
 		switch {
-		case m.mute, muted, gone:
+		case m.cut, was:
 			// Who could not be heard is not dead.
 			o.heard = time.Now()
 			m.others[id] = o
@@ -262,11 +287,30 @@ func (m *Member) beatAndBury(ctx context.Context) (gone bool) {
 		}
 	}
 	m.mu.Unlock()
-	if err != nil && !muted && ctx.Err() == nil {
+	if err != nil && !was && ctx.Err() == nil {
 		m.cfg.Log.Debug("cannot tell the other replicas of this one", "error", err)
 	}
 	m.tell()
-	return gone
+	return hears || err != nil
+}
+
+// beatOrReopen writes this replica's line, into a new bucket if need be: in memory,
+// the bucket ends with its server.
+func (m *Member) beatOrReopen(ctx context.Context) error {
+	err := m.beat(ctx)
+	if err == nil || ctx.Err() != nil {
+		return err
+	}
+	bounded, cancel := context.WithTimeout(ctx, requestWait)
+	defer cancel()
+	kv, openErr := openBucket(bounded, m.js, m.cfg.Replicas)
+	if openErr != nil {
+		return err
+	}
+	m.mu.Lock()
+	m.kv = kv
+	m.mu.Unlock()
+	return m.beat(ctx)
 }
 
 // beat writes this replica's line.
@@ -286,17 +330,18 @@ func (m *Member) beat(ctx context.Context) error {
 // hear takes in one line.
 func (m *Member) hear(entry jetstream.KeyValueEntry) {
 	id := strings.TrimPrefix(entry.Key(), replicaPrefix)
-	if id == m.id {
-		return
-	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	if id == m.id {
+		m.echo = time.Now()
+		return
+	}
 	if entry.Operation() != jetstream.KeyValuePut {
 		delete(m.others, id)
 		return
 	}
 	report, err := parseReport(entry.Value())
-	if err != nil || len(m.others) >= maxList {
+	if _, known := m.others[id]; err != nil || !known && len(m.others) >= maxList {
 		return
 	}
 	m.others[id] = other{accounts: report.Accounts, heard: time.Now()}
@@ -316,9 +361,10 @@ func (m *Member) tell() {
 			}
 		}
 	}
-	maps.DeleteFunc(counts, func(account string, n int) bool { return m.told[account] == n })
-	maps.Copy(m.told, counts)
+	told := m.told
+	m.told = maps.Clone(counts)
 	m.mu.Unlock()
+	maps.DeleteFunc(counts, func(account string, n int) bool { return told[account] == n })
 	for _, account := range slices.Sorted(maps.Keys(counts)) {
 		m.cfg.Changed(account, counts[account])
 	}
@@ -333,9 +379,33 @@ func parseReport(line []byte) (Report, error) {
 	if err := json.Unmarshal(line, &r); err != nil {
 		return Report{}, errors.New("a replica's line is not one of this program's")
 	}
-	r.Accounts = slices.Compact(slices.Sorted(slices.Values(r.Accounts[:min(len(r.Accounts), maxList)])))
-	if len(r.Sinks) > maxList {
-		r.Sinks = nil
+	r.Host, r.Version = plain(r.Host), plain(r.Version)
+	accounts := map[string]bool{}
+	for _, account := range r.Accounts[:min(len(r.Accounts), maxList)] {
+		accounts[plain(account)] = true
 	}
+	r.Accounts = slices.Sorted(maps.Keys(accounts))
+	sinks := map[string]Sink{}
+	if len(r.Sinks) <= maxList {
+		for name, sink := range r.Sinks {
+			sink.Class = plain(sink.Class)
+			sinks[plain(name)] = sink
+		}
+	}
+	r.Sinks = sinks
 	return r, nil
+}
+
+// plain takes from a text what could steer a terminal, and what is over maxText.
+func plain(text string) string {
+	text = strings.Map(func(r rune) rune {
+		if !unicode.IsPrint(r) || r == utf8.RuneError {
+			return -1
+		}
+		return r
+	}, text)
+	if len(text) > maxText {
+		text = strings.ToValidUTF8(text[:maxText], "")
+	}
+	return text
 }

@@ -11,6 +11,7 @@ import (
 	"sync"
 	"testing"
 	"time"
+	"unicode"
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
@@ -225,6 +226,7 @@ func TestNotes(t *testing.T) {
 // Who is cut off keeps the share it had: the others may be alive. When the server
 // comes back without what it had in memory, all is as before.
 func TestServerAway(t *testing.T) {
+	t.Parallel()
 	folder := t.TempDir()
 	s := start(t, folder, 0)
 	address, ok := s.Addr().(*net.TCPAddr)
@@ -240,8 +242,7 @@ func TestServerAway(t *testing.T) {
 	one.forget()
 	s.Shutdown()
 	s.WaitForShutdown()
-	began := time.Now()
-	until(t, "a replica would be taken for dead", func() bool { return time.Since(began) > 9*time.Second })
+	pass(9 * time.Second) // a replica would be taken for dead
 	s = start(t, folder, address.Port)
 	until(t, "both are in the new bucket", func() bool {
 		list, err := replica.List(t.Context(), js1)
@@ -252,6 +253,49 @@ func TestServerAway(t *testing.T) {
 	}
 	leave(t, second)
 	until(t, "they hear of each other again", func() bool { return one.get("main") == 1 })
+	leave(t, first)
+}
+
+// pass lets so much of real time go by.
+func pass(d time.Duration) time.Time {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	return <-timer.C
+}
+
+// A bucket that is made anew by somebody else counts from the beginning, and a watcher
+// that waits for what follows the old one's last entry hears nothing: who does not
+// hear itself listens again, and takes nobody for dead meanwhile.
+func TestDeaf(t *testing.T) {
+	t.Parallel()
+	s := serve(t)
+	_, js := connect(t, s)
+	one, two := newShares(), newShares()
+	first, second := join(t, js, one.set, "main"), join(t, js, two.set, "main")
+	kv, err := js.KeyValue(t.Context(), replica.Bucket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 100 {
+		if _, err := kv.PutString(t.Context(), "paused.main", "{}"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	until(t, "both know", func() bool { return one.get("main") == 2 && two.get("main") == 2 })
+	one.forget()
+	two.forget()
+	if err := js.DeleteKeyValue(t.Context(), replica.Bucket); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := replica.OpenBucket(t.Context(), js, 1); err != nil {
+		t.Fatal(err)
+	}
+	pass(11 * time.Second) // the deaf would take everybody for dead
+	if one.lowest("main") < 2 || two.lowest("main") < 2 {
+		t.Errorf("a share grew: %d and %d replicas", one.lowest("main"), two.lowest("main"))
+	}
+	leave(t, second)
+	until(t, "it hears again", func() bool { return one.get("main") == 1 })
 	leave(t, first)
 }
 
@@ -284,79 +328,129 @@ func (l *loads) between(from, to time.Time) (peak int, rate float64) {
 	return peak, float64(len(calls)) / to.Sub(from).Seconds()
 }
 
+// client is a replica that calls the API as often as it may. There is one caller in
+// each: whatever the machine's load, no more than one call per replica can be under
+// way from the moment that its turn came to the one that it is counted in.
+type client struct {
+	nc     *nats.Conn
+	member *replica.Member
+	limit  *limit.Limiter
+	shares *shares
+	cancel context.CancelFunc
+	done   chan struct{}
+}
+
+// startClient starts a client of an account that may send 100 requests per second.
+func startClient(t *testing.T, s *server.Server, api *loads) *client {
+	t.Helper()
+	c := &client{limit: limit.New(100), shares: newShares(), done: make(chan struct{})}
+	var js jetstream.JetStream
+	c.nc, js = connect(t, s)
+	c.member = join(t, js, func(account string, n int) { c.limit.Share(n); c.shares.set(account, n) }, "main")
+	var ctx context.Context
+	ctx, c.cancel = context.WithCancel(t.Context())
+	go func() {
+		defer close(c.done)
+		for c.limit.Wait(ctx, limit.Live) == nil {
+			api.add()
+		}
+	}()
+	return c
+}
+
+func (c *client) stop() {
+	c.cancel()
+	<-c.done
+	c.limit.Close()
+}
+
 // Four replicas keep within the account's 100 requests per second together, and use
-// them; when one dies, the others take its share.
+// them; when one dies, the others take its share. Neither joining nor leaving exceeds
+// the rate.
 func TestFourReplicasOneLimit(t *testing.T) {
+	t.Parallel()
 	s := serve(t)
 	var api loads
-	type one struct {
-		nc     *nats.Conn
-		member *replica.Member
-		limit  *limit.Limiter
-		stop   context.CancelFunc
-		group  sync.WaitGroup
+	var all []*client
+	know := func(n int) {
+		until(t, fmt.Sprintf("%d share", n), func() bool {
+			return !slices.ContainsFunc(all, func(c *client) bool { return c.shares.get("main") != n })
+		})
 	}
-	var all []*one
 	began := time.Now()
 	for range 4 {
-		r := &one{limit: limit.New(100)}
-		var js jetstream.JetStream
-		r.nc, js = connect(t, s)
-		r.member = join(t, js, func(_ string, n int) { r.limit.Share(n) }, "main")
-		var ctx context.Context
-		ctx, r.stop = context.WithCancel(t.Context())
-		for range 16 {
-			r.group.Go(func() {
-				for r.limit.Wait(ctx, limit.Live) == nil {
-					api.add()
-				}
-			})
-		}
-		all = append(all, r)
+		all = append(all, startClient(t, s, &api))
 	}
-	wait := func(d time.Duration) time.Time {
-		timer := time.NewTimer(d)
-		defer timer.Stop()
-		<-timer.C
-		return time.Now()
-	}
+	know(4)
 	joined := time.Now()
-	killed := wait(5 * time.Second)
+	killed := pass(4 * time.Second)
 	dead := all[0]
+	all = all[1:]
 	dead.nc.Close() // it neither works nor leaves
 	dead.stop()
-	dead.group.Wait()
-	taken := wait(10 * time.Second)
-	end := wait(4 * time.Second)
-	for _, r := range all[1:] {
-		r.stop()
-		r.group.Wait()
-		leave(t, r.member)
+	know(3)
+	taken := time.Now()
+	end := pass(3 * time.Second)
+	for len(all) > 0 {
+		all[0].stop()
+		leave(t, all[0].member)
+		all = all[1:]
+		know(len(all))
 	}
+	left := time.Now()
 	_ = dead.member.Close(context.WithoutCancel(t.Context())) // it cannot tell anybody
-	for _, r := range all {
-		r.limit.Close()
-	}
-	steadyPeak, steady := api.between(joined, killed)
-	_, without := api.between(killed, killed.Add(time.Second))
-	afterPeak, after := api.between(taken, end)
-	peak, _ := api.between(began, end)
-	t.Logf("four replicas: %.1f requests/s, at most %d in a second; right after one died: %.1f; 10 s later: %.1f, at most %d; at most %d in any second of all", steady, steadyPeak, without, after, afterPeak, peak)
+	peak4, steady := api.between(joined, killed)
+	peak3, after := api.between(taken, end)
+	peak, _ := api.between(began, left)
+	t.Logf("four replicas: %.1f requests/s, at most %d in a second; one died, its share was taken after %s; then %.1f, at most %d; at most %d in any second with joining and leaving",
+		steady, peak4, taken.Sub(killed).Round(10*time.Millisecond), after, peak3, peak)
 	if peak > 105 {
 		t.Errorf("%d requests in one second", peak)
 	}
 	if steady < 90 || after < 90 {
 		t.Errorf("%.1f requests per second of four, %.1f of the three that were left", steady, after)
 	}
+	if taken.Sub(killed) > 10*time.Second {
+		t.Errorf("the share of the dead was taken after %s", taken.Sub(killed))
+	}
 }
 
 func FuzzReport(f *testing.F) {
 	f.Add([]byte(`{"host":"h","pid":1,"accounts":["main"],"sinks":{"media":{"up":true}}}`))
 	f.Add([]byte(`{"started":"2026-11-24T08:30:00Z","sinks":{"a":{"since":"x"}}}`))
+	f.Add([]byte(`{"host":"\u001b[2J","version":"\u0000","sinks":{"\n":{"class":"\u009b"}}}`))
 	f.Fuzz(func(t *testing.T, line []byte) {
 		r, err := replica.ParseReport(line)
-		if err == nil && (len(r.Accounts) > 1024 || len(r.Sinks) > 1024 || !slices.IsSorted(r.Accounts)) {
+		if err != nil {
+			return
+		}
+		if len(r.Accounts) > 1024 || len(r.Sinks) > 1024 || !slices.IsSorted(r.Accounts) {
 			t.Errorf("took %d accounts and %d sinks", len(r.Accounts), len(r.Sinks))
 		}
+		texts := append([]string{r.Host, r.Version}, r.Accounts...)
+		for name, sink := range r.Sinks {
+			texts = append(texts, name, sink.Class)
+		}
+		clean(t, texts...)
 	})
+}
+
+func FuzzNote(f *testing.F) {
+	f.Add([]byte(`{"code":"UnauthorizedOperation.Arrears","text":"in arrears: pay","since":"2026-11-24T08:30:00Z"}`))
+	f.Add([]byte(`{"code":"\u001b]0;x\u0007","text":"a\r\nb"}`))
+	f.Fuzz(func(t *testing.T, line []byte) {
+		if n, err := replica.ParseNote(line); err == nil {
+			clean(t, n.Code, n.Text)
+		}
+	})
+}
+
+// clean fails a test if a text is long or could steer a terminal.
+func clean(t *testing.T, texts ...string) {
+	t.Helper()
+	for _, text := range texts {
+		if len(text) > 512 || strings.ContainsFunc(text, func(r rune) bool { return !unicode.IsPrint(r) }) {
+			t.Errorf("took the text %q", text)
+		}
+	}
 }
