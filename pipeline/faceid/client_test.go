@@ -237,6 +237,7 @@ func TestThrottling(t *testing.T) {
 		{"by a gateway", faceidtest.Fault{Status: 429}, faceid.Throttled, 0, 1},
 		{"by a gateway, for a time", faceidtest.Fault{Status: 429, RetryAfter: "7"}, faceid.Throttled, 7 * time.Second, 1},
 		{"for ever", faceidtest.Fault{Status: 429, RetryAfter: "99999999"}, faceid.Throttled, time.Hour, 1},
+		{"for more than a number holds", faceidtest.Fault{Status: 429, RetryAfter: "99999999999999999999"}, faceid.Throttled, time.Hour, 1},
 		{"until a date", faceidtest.Fault{Status: 429, RetryAfter: "Fri, 31 Dec 9999 23:59:59 GMT"}, faceid.Throttled, time.Hour, 1},
 		{"until a date that is past", faceidtest.Fault{Status: 429, RetryAfter: "Fri, 31 Dec 1999 23:59:59 GMT"}, faceid.Throttled, 0, 1},
 		{"nonsense", faceidtest.Fault{Status: 429, RetryAfter: "-1 soon"}, faceid.Throttled, 0, 1},
