@@ -16,7 +16,6 @@ import (
 	"net"
 	"time"
 
-	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 )
@@ -54,6 +53,8 @@ type Conn struct {
 
 	closed   chan struct{}
 	embedded *embedded
+	// joined says that another process runs the embedded server.
+	joined bool
 }
 
 // connectWait bounds one attempt to connect.
@@ -75,7 +76,12 @@ func Connect(ctx context.Context, cfg Config) (*Conn, error) {
 	var busy *busyError
 	switch {
 	case errors.As(err, &busy):
-		return dial(cfg, busy.address.URL, nil, nats.Token(busy.address.Password))
+		conn, err := dial(cfg, busy.address.URL, nil, nats.Token(busy.address.Password))
+		if err != nil {
+			return nil, err
+		}
+		conn.joined = true
+		return conn, nil
 	case err != nil:
 		return nil, err
 	}
@@ -169,16 +175,6 @@ func tlsHint(err error) string {
 
 // Embedded reports whether this process runs the server.
 func (c *Conn) Embedded() bool { return c.embedded != nil }
-
-// SyncsAlways reports whether the embedded server syncs to disk before it
-// acknowledges. Of another server it knows nothing, see Durability.
-func (c *Conn) SyncsAlways() bool {
-	if c.embedded == nil {
-		return false
-	}
-	jsz, err := c.embedded.server.Jsz(&server.JSzOptions{})
-	return err == nil && jsz.Config.SyncAlways
-}
 
 // Close flushes and closes the connection and stops the embedded server; it
 // returns when both are gone.

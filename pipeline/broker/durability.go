@@ -25,12 +25,12 @@ const (
 
 // Durability looks at what would make the given streams lose messages that the server
 // has acknowledged: a single copy, writes that are not on disk yet. It returns one
-// warning for each, in words, and none for an embedded server, which is set up for it.
-// What a client cannot see is asked of the monitoring endpoints, URLs such as
-// http://nats-0:8222; without them a warning says so. Streams that are not there yet
-// are taken to get replicas copies.
+// warning for each, in words, and none for an embedded server, which is set up for it,
+// in whichever process. What a client cannot see is asked of the monitoring endpoints,
+// URLs such as http://nats-0:8222; without them a warning says so. Streams that are not
+// there yet are taken to get replicas copies.
 func (c *Conn) Durability(ctx context.Context, monitors []string, replicas int, streams ...string) ([]string, error) {
-	if c.Embedded() {
+	if c.Embedded() || c.joined {
 		return nil, nil
 	}
 	var warnings []string

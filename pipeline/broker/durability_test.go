@@ -1,11 +1,15 @@
 package broker_test
 
 import (
+	"bufio"
 	"fmt"
+	"io"
 	"log/slog"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -94,6 +98,84 @@ func TestEmbeddedIsDurable(t *testing.T) {
 	}
 	if !conn.SyncsAlways() {
 		t.Error("the embedded server acknowledges before it syncs to disk")
+	}
+}
+
+// A command that joins the embedded server of a daemon has nothing to warn of either.
+func TestJoinedIsDurable(t *testing.T) {
+	dir := t.TempDir()
+	first := open(t, dir)
+	defer closed(t, first)
+	if _, err := first.JS.CreateStream(t.Context(), jetstream.StreamConfig{Name: "MADE", Subjects: []string{"made"}}); err != nil {
+		t.Fatal(err)
+	}
+	second := open(t, dir)
+	defer closed(t, second)
+	if got, err := second.Durability(t.Context(), nil, 1, "MADE", "LATER"); err != nil || len(got) != 0 || second.Embedded() {
+		t.Errorf("%q, %v", got, err)
+	}
+}
+
+// aged stands before a server and has it say that it is of another version. It
+// returns where it listens.
+func aged(t *testing.T, address, version string) string {
+	t.Helper()
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var work sync.WaitGroup
+	t.Cleanup(func() { _ = listener.Close(); work.Wait() })
+	work.Go(func() {
+		for {
+			client, err := listener.Accept()
+			if err != nil {
+				return // closed
+			}
+			work.Go(func() { age(client, address, version) })
+		}
+	})
+	return "nats://" + listener.Addr().String()
+}
+
+// age serves one connection until either side ends it.
+func age(client net.Conn, address, version string) {
+	var sending sync.WaitGroup
+	defer sending.Wait()
+	defer client.Close()
+	upstream, err := net.Dial("tcp", address)
+	if err != nil {
+		return
+	}
+	defer upstream.Close()
+	sending.Go(func() {
+		_, _ = io.Copy(upstream, client)
+		_ = upstream.Close()
+	})
+	for lines := bufio.NewReader(upstream); ; {
+		line, err := lines.ReadString('\n')
+		line = strings.Replace(line, `"version":"`+server.VERSION+`"`, `"version":"`+version+`"`, 1)
+		if _, writeErr := io.WriteString(client, line); err != nil || writeErr != nil {
+			return
+		}
+	}
+}
+
+func TestOldServer(t *testing.T) {
+	address := startServer(t, &server.Options{SyncAlways: true})
+	for version, warned := range map[string]bool{"2.9.25": true, "2.10.29": true, "2.11.0": false, "2.15.2": false, "3.0.0": false} {
+		conn, err := broker.Connect(t.Context(), broker.Config{URL: aged(t, address, version), Log: slog.New(slog.DiscardHandler)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		got, err := conn.Durability(t.Context(), nil, 3)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if strings.Contains(strings.Join(got, "\n"), "server "+version+" cannot pause consumers") != warned {
+			t.Errorf("%s: %q", version, got)
+		}
+		closed(t, conn)
 	}
 }
 
