@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unicode"
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
@@ -103,11 +104,11 @@ func (p *Publisher) Bury(ctx context.Context, l DeadLetter) error {
 	return nil
 }
 
-// oneLine keeps a text inside one header line.
+// oneLine keeps a text inside one header line, and from moving a terminal's cursor.
 func oneLine(s string) string {
 	const limit = 1024
 	s = strings.Map(func(r rune) rune {
-		if r < ' ' {
+		if unicode.IsControl(r) {
 			return ' '
 		}
 		return r
@@ -148,6 +149,7 @@ func ReadDeadLetters(ctx context.Context, js jetstream.JetStream, visit func(Dea
 	})
 }
 
+// deadLetter reads a letter. Whoever may publish may have made it up.
 func deadLetter(subject string, h nats.Header, body []byte, sequence uint64) DeadLetter {
 	account, _, _ := strings.Cut(strings.TrimPrefix(subject, deadPrefix), ".")
 	number := func(name string) uint64 {
@@ -161,10 +163,10 @@ func deadLetter(subject string, h nats.Header, body []byte, sequence uint64) Dea
 	trace := nats.Header{}
 	copyTrace(trace, h)
 	return DeadLetter{
-		Sequence: sequence, Account: account,
-		Reason: Reason(h.Get(headerReason)), Code: h.Get(headerCode), Detail: h.Get(headerDetail),
+		Sequence: sequence, Account: oneLine(account),
+		Reason: Reason(oneLine(h.Get(headerReason))), Code: oneLine(h.Get(headerCode)), Detail: oneLine(h.Get(headerDetail)),
 		Attempts: number(headerAttempts), First: when(headerFirst), Last: when(headerLast),
-		Subject: h.Get(headerSubject), StreamSequence: number(headerSequence),
+		Subject: oneLine(h.Get(headerSubject)), StreamSequence: number(headerSequence),
 		Body: body, Trace: trace, History: decodeHistory(h.Get(headerHistory)),
 	}
 }
