@@ -46,14 +46,48 @@ func (c *Config) check(wrong report) {
 	checkPrivacy(c.Privacy.Config, wrong)
 	c.Privacy.KMS.check("privacy.kms", wrong)
 	c.checkSinks(wrong)
-	if _, _, err := net.SplitHostPort(c.HTTP.Admin); c.HTTP.Admin != "" && err != nil {
-		wrong("http.admin", "must be an address and port such as 127.0.0.1:9464")
-	}
+	c.HTTP.check(wrong)
+	c.Tracing.check(wrong)
 	if _, ok := level(c.Log.Level); !ok {
 		wrong("log.level", "must be debug, info, warn or error")
 	}
 	if !contains([]string{"auto", "json", "text"}, c.Log.Format) {
 		wrong("log.format", "must be auto, json or text")
+	}
+}
+
+func (h HTTP) check(wrong report) {
+	_, _, err := net.SplitHostPort(h.Admin)
+	switch open := h.AdminTokenFile == "" && h.TLS.ClientCA == ""; {
+	case h.Admin == "":
+	case err != nil:
+		wrong("http.admin", "must be an address and port such as 127.0.0.1:9464")
+	case open && !loopback(h.Admin):
+		wrong("http.admin", "is not loopback: everybody who reaches it could read it; set http.admin_token_file or http.tls.client_ca, or use 127.0.0.1")
+	}
+	if (h.TLS.Cert == "") != (h.TLS.Key == "") {
+		wrong("http.tls", "needs both cert and key, or none")
+	}
+	if h.TLS.ClientCA != "" && h.TLS.Cert == "" {
+		wrong("http.tls.client_ca", "is of no use without cert and key")
+	}
+}
+
+func (t Tracing) check(wrong report) {
+	if t.Sample < 0 || t.Sample > 1 {
+		wrong("tracing.sample", "must be 0 to 1")
+	}
+	if t.Endpoint == "" {
+		return
+	}
+	u, err := url.Parse(t.Endpoint)
+	switch {
+	case err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" || u.RawQuery != "":
+		wrong("tracing.endpoint", "must be a URL such as http://127.0.0.1:4318")
+	case u.User != nil:
+		wrong("tracing.endpoint", "must not hold a password: give tracing.headers_file")
+	case u.Scheme == "http" && t.HeadersFile != "" && !loopback(net.JoinHostPort(u.Hostname(), "0")):
+		wrong("tracing.endpoint", "must be https with headers_file: the headers would travel in clear")
 	}
 }
 

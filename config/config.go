@@ -37,7 +37,9 @@ type Config struct {
 	// Sinks are the destinations, called in this order.
 	Sinks []Sink `yaml:"sinks"`
 	HTTP  HTTP   `yaml:"http"`
-	Log   Log    `yaml:"log"`
+	// Tracing says where traces go.
+	Tracing Tracing `yaml:"tracing"`
+	Log     Log     `yaml:"log"`
 }
 
 // NATS is the connection to JetStream.
@@ -218,10 +220,42 @@ type Sink struct {
 
 // HTTP are the endpoints that the daemon serves.
 type HTTP struct {
-	// Admin is the address of /healthz, /readyz and /metrics; empty means none.
-	// It has no protection of its own and shows nothing of a person: keep it to
-	// loopback or an internal network. Default 127.0.0.1:9464.
+	// Admin is the address of /healthz, /readyz, /metrics and /api/v1/status; empty
+	// means none. They show nothing of a person, but tokens. An address that is not
+	// loopback needs admin_token_file or tls.client_ca. Default 127.0.0.1:9464.
 	Admin string `yaml:"admin"`
+	// AdminTokenFile holds what requests must bring as "Authorization: Bearer …": 16
+	// characters or more; one a line while a new one replaces an old one. It is read
+	// for each request. /healthz and /readyz need none, and give no reasons without.
+	AdminTokenFile string `yaml:"admin_token_file"`
+	// TLS has the endpoint speak HTTPS.
+	TLS ServerTLS `yaml:"tls"`
+	// Pprof also serves Go's profiles at /debug/pprof.
+	Pprof bool `yaml:"pprof"`
+}
+
+// ServerTLS are certificate files in PEM, which are read again when they change.
+type ServerTLS struct {
+	// Cert and Key are the server's certificate; both or none.
+	Cert string `yaml:"cert"`
+	Key  string `yaml:"key"`
+	// ClientCA signed the certificates of clients, which do in place of a token.
+	ClientCA string `yaml:"client_ca"`
+}
+
+// Tracing says where spans go: one trace for each event, from its publisher to the
+// acknowledgement, with nothing of a person but the token.
+type Tracing struct {
+	// Endpoint is the URL of a collector that speaks OTLP over HTTP, such as
+	// http://127.0.0.1:4318; spans go to v1/traces below it. Empty means that nothing is
+	// traced.
+	Endpoint string `yaml:"endpoint"`
+	// HeadersFile holds headers for the collector, "Name: value" in each line, and is
+	// read for each request.
+	HeadersFile string `yaml:"headers_file"`
+	// Sample is the share of traces that are kept, 0 to 1, of those that no publisher
+	// began. Default 0.1.
+	Sample float64 `yaml:"sample"`
 }
 
 // Log says what is logged and how.
@@ -248,8 +282,9 @@ func Default() *Config {
 			Config: privacy.DefaultConfig(),
 			KMS:    KeyringKMS{Endpoint: "https://kms.tencentcloudapi.com", Region: "ap-guangzhou"},
 		},
-		HTTP: HTTP{Admin: "127.0.0.1:9464"},
-		Log:  Log{Level: "info", Format: "auto"},
+		HTTP:    HTTP{Admin: "127.0.0.1:9464"},
+		Tracing: Tracing{Sample: 0.1},
+		Log:     Log{Level: "info", Format: "auto"},
 	}
 	for _, s := range []struct{ name, typ string }{{"media", "dir"}, {"records", "sqlite"}} {
 		if sink, ok := sinks.NewConfig(s.typ); ok {

@@ -73,9 +73,13 @@ privacy: {keyring_file: keyring.json, fields: {name: seal, id_card: seal}}
 sinks:
   - {name: media, type: dir, path: ./data/media}
   - {name: records, type: sqlite, path: ./data/faceid.db}
-http: {admin: 127.0.0.1:9464}
+http: {admin: "0.0.0.0:9464", admin_token_file: /run/secrets/admin, tls: {cert: c, key: k, client_ca: a}, pprof: true}
+tracing: {endpoint: "http://localhost/otlp", headers_file: /run/secrets/collector, sample: 0.25}
 log: {level: info, format: auto}
 `)
+	if !c.HTTP.Pprof || c.HTTP.AdminTokenFile != "/run/secrets/admin" || c.HTTP.TLS.ClientCA != "a" || c.Tracing.Sample != 0.25 {
+		t.Errorf("%+v %+v", c.HTTP, c.Tracing)
+	}
 	if c.Accounts[0].RuleID != "1" || c.Accounts[0].Storage.Bucket != "faceid-1250000000" || c.Worker.MaxResponse != 256<<20 ||
 		c.Privacy.Fields["name"] != "seal" || c.Privacy.Fields["mobile"] != "seal+hash" || c.Sinks[1].Name != "records" {
 		t.Errorf("%+v", c)
@@ -156,6 +160,15 @@ func TestProblems(t *testing.T) {
 		{"NATS user beside a creds file", "nats: {url: \"nats://nats\", user: u, password: p, creds_file: c}\n", "nats.user: is of no use with creds_file"},
 		{"no text asked for", "accounts: [{name: a, secret_id: i, secret_key: k, request: {info_type: \"34\"}}]\n", "accounts[0].request.info_type: must have 0 or 1"},
 		{"admin endpoint without port", "http: {admin: localhost}\n", "http.admin: must be an address and port"},
+		{"admin endpoint for everybody", "http: {admin: \"0.0.0.0:9464\"}\n", "http.admin: is not loopback: everybody who reaches it could read it; set http.admin_token_file or http.tls.client_ca"},
+		{"admin endpoint on all addresses", "http: {admin: \":9464\", tls: {cert: c, key: k}}\n", "http.admin: is not loopback"},
+		{"half an admin certificate", "http: {tls: {cert: c}}\n", "http.tls: needs both cert and key"},
+		{"client authority without TLS", "http: {admin: \":9464\", tls: {client_ca: c}}\n", "http.tls.client_ca: is of no use without cert and key"},
+		{"collector", "tracing: {endpoint: \"collector:4318\"}\n", "tracing.endpoint: must be a URL such as"},
+		{"password in the collector's URL", "tracing: {endpoint: \"https://u:SECRET@collector\"}\n", "tracing.endpoint: must not hold a password"},
+		{"token in clear", "tracing: {endpoint: \"http://collector:4318\", headers_file: f}\n", "tracing.endpoint: must be https with headers_file"},
+		{"sample", "tracing: {sample: 2}\n", "tracing.sample: must be 0 to 1"},
+		{"sample that is none", "tracing: {sample: NaN}\n", "tracing.sample: must be a number"},
 		{"log level", "log: {level: loud}\n", "log.level: must be debug, info, warn or error"},
 		{"log format", "log: {format: xml}\n", "log.format: must be auto, json or text"},
 		{"privacy rule", "privacy: {fields: {name: encrypt}}\n", "test.yaml:1:20: privacy.fields.name: "},
@@ -259,5 +272,5 @@ func ExampleParse() {
 	fmt.Println(err)
 	// Output:
 	// faceid.yaml:2:10: worker.slots: must be a whole number
-	// faceid.yaml:3:1: unknown key "htpp" at the top, did you mean "http"? Known are: accounts, data_dir, http, log, nats, parking, privacy, sinks, spool, worker
+	// faceid.yaml:3:1: unknown key "htpp" at the top, did you mean "http"? Known are: accounts, data_dir, http, log, nats, parking, privacy, sinks, spool, tracing, worker
 }

@@ -4,6 +4,7 @@ import (
 	"encoding"
 	"fmt"
 	"maps"
+	"math"
 	"reflect"
 	"sort"
 	"strconv"
@@ -105,6 +106,14 @@ func (d *decoder) value(n ast.Node, v reflect.Value, path string) {
 				d.wrong(placeOf(n), path, "must be a whole number")
 			}
 			v.SetInt(i)
+		}
+	case reflect.Float64:
+		if s, ok := d.scalar(n, path, "a number"); ok {
+			f, err := strconv.ParseFloat(s, 64)
+			if err != nil || math.IsNaN(f) {
+				d.wrong(placeOf(n), path, "must be a number")
+			}
+			v.SetFloat(f)
 		}
 	default:
 		d.wrong(placeOf(n), path, "cannot be set in a file")

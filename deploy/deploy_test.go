@@ -223,6 +223,9 @@ func TestCompose(t *testing.T) {
 	if cfg.NATS.URL != "nats://nats:4222" || cfg.HTTP.Admin != "0.0.0.0:9464" {
 		t.Errorf("%+v", cfg)
 	}
+	if token := "admin-token"; cfg.HTTP.AdminTokenFile != "/run/secrets/"+token || !slices.Contains(daemon.Secrets, token) || c.Secrets[token].File == "" {
+		t.Errorf("the daemon has no admin token: %+v", cfg.HTTP)
+	}
 	grace, err := time.ParseDuration(daemon.StopGracePeriod)
 	if err != nil || grace <= cfg.Worker.ShutdownGrace.Duration() {
 		t.Errorf("compose waits %s (%v), which is not longer than shutdown_grace", grace, err)

@@ -8,8 +8,10 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"sync/atomic"
 
 	"github.com/nats-io/nats.go/jetstream"
+	"go.opentelemetry.io/otel/trace"
 	"golang.org/x/term"
 
 	"github.com/faceid-ingest/faceid-ingest/config"
@@ -42,9 +44,9 @@ func newLogger(cfg config.Log, level *slog.LevelVar, w io.Writer) *slog.Logger {
 	file, isFile := w.(*os.File)
 	text := cfg.Format == "text" || cfg.Format == "auto" && isFile && term.IsTerminal(int(file.Fd()))
 	if text {
-		return slog.New(slog.NewTextHandler(w, options))
+		return slog.New(telemetry.WithTrace(slog.NewTextHandler(w, options)))
 	}
-	return slog.New(slog.NewJSONHandler(w, options))
+	return slog.New(telemetry.WithTrace(slog.NewJSONHandler(w, options)))
 }
 
 // connect opens JetStream as the configuration says, for a command that runs
@@ -233,7 +235,11 @@ type daemon struct {
 	sinks   []sinks.Sink
 	spool   *spool.Spool
 	parking *parking.Store
-	closers []func() error
+	tracing trace.TracerProvider
+	// accounts are the names of those in force: a reload changes them while
+	// /api/v1/status reads them.
+	accounts atomic.Pointer[[]string]
+	closers  []func() error
 }
 
 // newDaemon opens everything the configuration names and starts nothing. The
@@ -245,6 +251,13 @@ func newDaemon(ctx context.Context, cfg *config.Config, log *slog.Logger) (_ *da
 			err = errors.Join(err, d.close())
 		}
 	}()
+	d.serves(cfg)
+	tracing, closeTracing, err := openTracing(ctx, cfg, log)
+	if err != nil {
+		return nil, err
+	}
+	d.tracing = tracing
+	d.closers = append(d.closers, closeTracing)
 	settings, err := brokerConfig(cfg, log)
 	if err != nil {
 		return nil, err
@@ -315,7 +328,7 @@ func (d *daemon) hire(cfg *config.Config) (*crew, error) {
 	settings.AckWait = cfg.Worker.AckWait.Duration()
 	settings.ShutdownGrace = cfg.Worker.ShutdownGrace.Duration()
 	c.worker, err = pipeline.New(settings, pipeline.Deps{
-		JetStream: d.conn.JS, Accounts: accounts, Sinks: d.sinks, Spool: d.spool, Parking: d.parking, Metrics: d.metrics, Log: d.log,
+		JetStream: d.conn.JS, Accounts: accounts, Sinks: d.sinks, Spool: d.spool, Parking: d.parking, Metrics: d.metrics, Tracing: d.tracing, Log: d.log,
 	})
 	if err != nil {
 		c.close()

@@ -7,12 +7,14 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"os"
 	"strings"
 
 	"github.com/faceid-ingest/faceid-ingest/config"
 	"github.com/faceid-ingest/faceid-ingest/pipeline/event"
 	"github.com/faceid-ingest/faceid-ingest/pipeline/result"
+	"github.com/faceid-ingest/faceid-ingest/pipeline/telemetry/span"
 )
 
 // maxLine bounds one line of the publish command's input.
@@ -63,13 +65,17 @@ func (c *publishCmd) Run(ctx context.Context, a *app) error {
 		if err := a.ensureStreams(ctx, conn); err != nil {
 			return err
 		}
-		publisher := event.NewPublisher(conn.JS)
-		publish = func(e event.Event) (bool, error) {
-			if c.Again {
-				return false, publisher.PublishAgain(ctx, event.Lane(c.Lane), account.Name, result.Product(c.Product), e, nil)
-			}
-			return publisher.Publish(ctx, event.Lane(c.Lane), account.Name, result.Product(c.Product), e, nil)
+		provider, closeTracing, err := openTracing(ctx, cfg, newLogger(cfg.Log, new(slog.LevelVar), a.stderr))
+		if err != nil {
+			return err
 		}
+		// What it cannot deliver it has said.
+		defer func() { _ = closeTracing() }()
+		publisher := &tracedPublisher{
+			Publisher: event.NewPublisher(conn.JS), tracer: provider.Tracer(span.Scope),
+			lane: event.Lane(c.Lane), account: account.Name, product: result.Product(c.Product), again: c.Again,
+		}
+		publish = func(e event.Event) (bool, error) { return publisher.publish(ctx, e) }
 	}
 	sum, err := c.publishAll(a, publish)
 	if err != nil {

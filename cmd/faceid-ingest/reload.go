@@ -45,6 +45,7 @@ func (d *daemon) work(ctx context.Context, r *reloader) error {
 		d.crew.close()
 		// Whatever comes, close finds the crew that is there.
 		d.crew, d.cfg, now = next, cfg, coming
+		d.serves(cfg)
 		if err != nil {
 			d.log.Error("the old worker ended with an error", "error", err)
 		}
@@ -94,7 +95,7 @@ func changedForGood(a, b *config.Config) []string {
 		a, b any
 	}{
 		{"data_dir", a.DataDir, b.DataDir}, {"nats", a.NATS, b.NATS}, {"spool", a.Spool, b.Spool}, {"parking", a.Parking, b.Parking},
-		{"privacy", a.Privacy, b.Privacy}, {"sinks", a.Sinks, b.Sinks}, {"http", a.HTTP, b.HTTP}, {"log.format", a.Log.Format, b.Log.Format},
+		{"privacy", a.Privacy, b.Privacy}, {"sinks", a.Sinks, b.Sinks}, {"http", a.HTTP, b.HTTP}, {"tracing", a.Tracing, b.Tracing}, {"log.format", a.Log.Format, b.Log.Format},
 	} {
 		if !reflect.DeepEqual(part.a, part.b) {
 			list = append(list, part.key)

@@ -9,6 +9,8 @@ import (
 	"github.com/nats-io/nats.go"
 	"golang.org/x/sync/errgroup"
 
+	"github.com/faceid-ingest/faceid-ingest/config"
+	"github.com/faceid-ingest/faceid-ingest/pipeline"
 	"github.com/faceid-ingest/faceid-ingest/pipeline/telemetry"
 )
 
@@ -35,11 +37,11 @@ func (c *runCmd) Run(ctx context.Context, a *app) error {
 func (d *daemon) run(ctx context.Context, reload *reloader) error {
 	group, ctx := errgroup.WithContext(ctx)
 	if d.cfg.HTTP.Admin != "" {
-		admin, err := telemetry.Listen(ctx, d.cfg.HTTP.Admin, d.metrics, d.checks())
+		admin, err := telemetry.Listen(ctx, d.adminConfig())
 		if err != nil {
 			return err
 		}
-		d.log.Info("admin endpoint", "address", "http://"+admin.Address())
+		d.log.Info("admin endpoint", "address", admin.URL())
 		group.Go(func() error { return admin.Serve(ctx) })
 	}
 	b := thisBuild()
@@ -49,6 +51,30 @@ func (d *daemon) run(ctx context.Context, reload *reloader) error {
 	err := group.Wait()
 	d.log.Info("faceid-ingest has stopped")
 	return err
+}
+
+func (d *daemon) adminConfig() telemetry.AdminConfig {
+	h := d.cfg.HTTP
+	return telemetry.AdminConfig{
+		Address:   h.Admin,
+		TokenFile: h.AdminTokenFile,
+		Cert:      h.TLS.Cert,
+		Key:       h.TLS.Key,
+		ClientCA:  h.TLS.ClientCA,
+		Pprof:     h.Pprof,
+		Metrics:   d.metrics,
+		Checks:    d.checks(),
+		Status: func(ctx context.Context) (any, error) {
+			return pipeline.ReadStatus(ctx, d.conn.JS, *d.accounts.Load())
+		},
+		Log: d.log,
+	}
+}
+
+// serves notes the accounts of cfg as those in force.
+func (d *daemon) serves(cfg *config.Config) {
+	names := accountNames(cfg)
+	d.accounts.Store(&names)
 }
 
 // checks are the parts of /readyz.

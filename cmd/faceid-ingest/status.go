@@ -14,6 +14,7 @@ import (
 
 	"golang.org/x/term"
 
+	"github.com/faceid-ingest/faceid-ingest/config"
 	"github.com/faceid-ingest/faceid-ingest/pipeline"
 	"github.com/faceid-ingest/faceid-ingest/pipeline/broker"
 )
@@ -42,10 +43,7 @@ func (c *statusCmd) Run(ctx context.Context, a *app) error {
 		return err
 	}
 	defer closeQuietly(conn)
-	names := make([]string, len(cfg.Accounts))
-	for i, account := range cfg.Accounts {
-		names[i] = account.Name
-	}
+	names := accountNames(cfg)
 	if !c.Watch {
 		return c.once(ctx, a, conn, names)
 	}
@@ -65,6 +63,15 @@ func (c *statusCmd) Run(ctx context.Context, a *app) error {
 			return nil
 		}
 	}
+}
+
+// accountNames lists the accounts of cfg.
+func accountNames(cfg *config.Config) []string {
+	names := make([]string, len(cfg.Accounts))
+	for i, account := range cfg.Accounts {
+		names[i] = account.Name
+	}
+	return names
 }
 
 // clearScreen moves to the upper left corner and clears what is there.

@@ -85,6 +85,8 @@ func (d *docs) value(v reflect.Value) (object, error) {
 		return object{"anyOf": []object{{"type": "boolean"}, {"type": "string", "pattern": variable}}, "default": v.Bool()}, nil
 	case reflect.Int, reflect.Int64:
 		return object{"anyOf": []object{{"type": "integer"}, {"type": "string", "pattern": variable}}, "default": v.Int()}, nil
+	case reflect.Float64:
+		return object{"anyOf": []object{{"type": "number"}, {"type": "string", "pattern": variable}}, "default": v.Float()}, nil
 	case reflect.String:
 		// YAML takes an unquoted 1 for a number, and so may the editor.
 		return object{"type": []string{"string", "integer", "boolean"}, "default": v.String()}, nil

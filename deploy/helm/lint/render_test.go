@@ -184,6 +184,7 @@ func TestRefused(t *testing.T) {
 		"config.data_dir=/data":                                          "config.data_dir is the chart's",
 		"config.spool.quota=1GiB":                                        "set spool.quotaGiB",
 		"config.http.admin=:1":                                           "set admin.port",
+		"config.http.admin_token_file=":                                  "config.http has neither admin_token_file nor tls.client_ca",
 		"config.worker.shutdown_grace=1h":                                "set shutdownGraceSeconds",
 		"config.privacy.keyring_file=":                                   "keyring_file is empty",
 		"config.nats.url=embedded":                                       "must name NATS servers",

@@ -55,6 +55,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- if hasKey . "data_dir" }}{{ fail "config.data_dir is the chart's: leave it out" }}{{ end -}}
 {{- if hasKey . "spool" }}{{ fail "config.spool is the chart's: set spool.quotaGiB" }}{{ end -}}
 {{- if hasKey (get . "http" | default dict) "admin" }}{{ fail "config.http.admin is the chart's: set admin.port" }}{{ end -}}
+{{- if not (or (dig "http" "admin_token_file" "" .) (dig "http" "tls" "client_ca" "" .)) }}{{ fail "config.http has neither admin_token_file nor tls.client_ca: whoever reaches a pod could read its metrics and status" }}{{ end -}}
 {{- if hasKey (get . "worker" | default dict) "shutdown_grace" }}{{ fail "config.worker.shutdown_grace is the chart's: set shutdownGraceSeconds" }}{{ end -}}
 {{- if not (get . "accounts") }}{{ fail "config.accounts is empty: there is nothing to ingest" }}{{ end -}}
 {{- if not (get (get . "privacy" | default dict) "keyring_file") }}{{ fail "config.privacy.keyring_file is empty: each pod would make a keyring of its own, and lose it" }}{{ end -}}
