@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -13,6 +14,7 @@ import (
 	"github.com/faceid-ingest/faceid-ingest/config"
 	"github.com/faceid-ingest/faceid-ingest/pipeline/broker"
 	"github.com/faceid-ingest/faceid-ingest/pipeline/event"
+	"github.com/faceid-ingest/faceid-ingest/pipeline/parking"
 	"github.com/faceid-ingest/faceid-ingest/sinks"
 )
 
@@ -35,6 +37,36 @@ type configCheckCmd struct {
 	Token   string `help:"With --online: a finished token of the last three days, which is pulled and opened, to try the keys of its account. Nothing of it is stored or shown." placeholder:"TOKEN"`
 	Product string `help:"Product of --token: ${enum}." enum:"enhanced,eid" default:"enhanced"`
 	Account string `help:"Account of --token; may be left out when there is only one." placeholder:"NAME"`
+	JSON    bool   `help:"Print one JSON object per check and warning."`
+}
+
+// What a check may find.
+const (
+	checkOK      = "ok"
+	checkWarning = "warning"
+	checkFailed  = "failed"
+)
+
+// checked is the JSON form of what a check found.
+type checked struct {
+	Check  string `json:"check"`
+	State  string `json:"state"`
+	Detail string `json:"detail,omitempty"`
+}
+
+func (c *configCheckCmd) tell(a *app, found checked) error {
+	var err error
+	switch {
+	case c.JSON:
+		err = json.NewEncoder(a.stdout).Encode(found)
+	case found.State == checkWarning:
+		_, err = fmt.Fprintln(a.stderr, "warning:", found.Detail)
+	case found.State == checkFailed:
+		_, err = fmt.Fprintf(a.stdout, "%-24s %s\n", found.Check, found.Detail)
+	default:
+		_, err = fmt.Fprintf(a.stdout, "%-24s %s\n", found.Check, found.State)
+	}
+	return err
 }
 
 func (c *configCheckCmd) Run(ctx context.Context, a *app) error {
@@ -42,13 +74,8 @@ func (c *configCheckCmd) Run(ctx context.Context, a *app) error {
 	if err != nil {
 		return err
 	}
-	what := a.configFile
-	if what == "" {
-		what = "embedded default"
-	}
 	if c.Static {
-		_, err := fmt.Fprintf(a.stdout, "%s: no problem found (only the file itself was looked at)\n", what)
-		return err
+		return c.tellStatic(a)
 	}
 	if err := sameOwner(cfg.DataDir); err != nil {
 		return err
@@ -64,22 +91,19 @@ func (c *configCheckCmd) Run(ctx context.Context, a *app) error {
 		}
 		list = append(list, online...)
 	}
-	warnings, err := durability(ctx, cfg)
-	if err != nil {
-		// The probe of NATS says the same, better.
-		warnings = nil
-	}
-	for _, warning := range warnings {
-		_, _ = fmt.Fprintln(a.stderr, "warning:", warning)
+	for _, warning := range durability(ctx, cfg) {
+		if err := c.tell(a, checked{"durability", checkWarning, warning}); err != nil {
+			return err
+		}
 	}
 	problems := 0
 	for _, p := range list {
-		word := "ok"
+		found := checked{Check: p.name, State: checkOK}
 		if err := p.run(ctx); err != nil {
 			problems++
-			word = err.Error()
+			found.State, found.Detail = checkFailed, err.Error()
 		}
-		if _, err := fmt.Fprintf(a.stdout, "%-24s %s\n", p.name, word); err != nil {
+		if err := c.tell(a, found); err != nil {
 			return err
 		}
 	}
@@ -87,6 +111,19 @@ func (c *configCheckCmd) Run(ctx context.Context, a *app) error {
 		return errors.New(plural(problems, "problem", "problems") + " found")
 	}
 	return nil
+}
+
+// tellStatic says that the file, which has been read, is well.
+func (c *configCheckCmd) tellStatic(a *app) error {
+	if c.JSON {
+		return c.tell(a, checked{Check: "file", State: checkOK})
+	}
+	what := a.configFile
+	if what == "" {
+		what = "embedded default"
+	}
+	_, err := fmt.Fprintf(a.stdout, "%s: no problem found (only the file itself was looked at)\n", what)
+	return err
 }
 
 // sameOwner refuses to open things as root that belong to somebody else: what
@@ -154,18 +191,24 @@ func probeNATS(ctx context.Context, cfg *config.Config) error {
 	return nil
 }
 
-// durability warns of what would make NATS lose events.
-func durability(ctx context.Context, cfg *config.Config) ([]string, error) {
+// durability warns of what would make NATS lose events or parked results. Of a server
+// that cannot be reached it says nothing: the probe of NATS does.
+func durability(ctx context.Context, cfg *config.Config) []string {
 	settings, err := brokerConfig(cfg, slog.New(slog.DiscardHandler))
 	if err != nil {
-		return nil, err
+		return nil
 	}
 	conn, err := broker.Connect(ctx, settings)
 	if err != nil {
-		return nil, err
+		return nil
 	}
 	defer closeQuietly(conn)
-	return conn.Durability(ctx, cfg.NATS.Monitors(), cfg.NATS.Replicas, event.Stream, event.ParkedStream, event.DeadStream)
+	warnings, err := conn.Durability(ctx, cfg.NATS.Monitors(), cfg.NATS.Replicas,
+		event.Stream, event.ParkedStream, event.DeadStream, "OBJ_"+parking.Bucket)
+	if err != nil {
+		return []string{fmt.Sprintf("how safe the streams are cannot be seen: %v", err)}
+	}
+	return warnings
 }
 
 func probeSpool(cfg *config.Config) error {

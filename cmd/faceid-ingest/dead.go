@@ -161,16 +161,25 @@ func (c *deadShowCmd) Run(ctx context.Context, a *app) error {
 	} {
 		_, _ = fmt.Fprintf(table, "%s\t%v\n", row[0], row[1])
 	}
-	for i, b := range l.History {
-		label := ""
-		if i == 0 {
-			label = "given up before"
-		}
-		_, _ = fmt.Fprintf(table, "%s\t%s, %s %s, after %s\n", label, b.Time.Local().Format(time.RFC3339), b.Reason, b.Code, plural(int(b.Attempts), "delivery", "deliveries"))
-	}
 	if err := table.Flush(); err != nil {
+		return err
+	}
+	if err := showHistory(a, l.History); err != nil {
 		return err
 	}
 	_, err = fmt.Fprintf(a.stdout, "\n%s\n", printable(l.Body))
 	return err
+}
+
+// showHistory prints the earlier burials of a letter, oldest first, if there are any.
+func showHistory(a *app, history []event.Burial) error {
+	if len(history) == 0 {
+		return nil
+	}
+	table := tabwriter.NewWriter(a.stdout, 0, 0, 2, ' ', 0)
+	_, _ = fmt.Fprintln(table, "\nGIVEN UP BEFORE\tREASON\tCODE\tATTEMPTS")
+	for _, b := range history {
+		_, _ = fmt.Fprintf(table, "%s\t%s\t%s\t%d\n", b.Time.Local().Format(time.RFC3339), b.Reason, dash(b.Code), b.Attempts)
+	}
+	return table.Flush()
 }

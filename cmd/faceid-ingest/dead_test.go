@@ -3,9 +3,13 @@ package main
 import (
 	"encoding/json"
 	"fmt"
+	"net/http"
 	"strings"
+	"sync/atomic"
 	"testing"
+	"time"
 
+	"github.com/faceid-ingest/faceid-ingest/pipeline/event"
 	"github.com/faceid-ingest/faceid-ingest/pipeline/faceid/faceidtest"
 )
 
@@ -44,7 +48,7 @@ func TestDeadRetry(t *testing.T) {
 	if h := again.History[0]; h.Reason != "rejected" || h.Attempts != 1 || again.Attempts != 2 || !again.FirstTime.Equal(first.FirstTime) {
 		t.Errorf("the history is lost: %+v", again)
 	}
-	if shown, _ := s.command(exitDone, "dead", "show", fmt.Sprint(again.Sequence)); !strings.Contains(shown, "given up before") {
+	if shown, _ := s.command(exitDone, "dead", "show", fmt.Sprint(again.Sequence)); !strings.Contains(shown, "GIVEN UP BEFORE") || strings.Count(shown, "  rejected  InvalidParameterValue.BizTokenIllegal  1\n") != 1 {
 		t.Errorf("%s", shown)
 	}
 
@@ -95,7 +99,7 @@ func TestDeadDrop(t *testing.T) {
 	until(t, "all are given up", func() bool { return len(s.letters()) == 4 })
 
 	// What has no subject of a product cannot go on a stream again.
-	if stdout, stderr := s.command(exitPartial, "dead", "retry", "--reason", "malformed"); !strings.Contains(stdout, "retried 0 of 1 dead letter") || !strings.Contains(stderr, "not one of an account and product") {
+	if stdout, stderr := s.command(exitPartial, "dead", "retry", "--reason", "malformed"); !strings.Contains(stdout, "retried 0 of 1 dead letter; 1 could not be retried\n") || !strings.Contains(stderr, "not one of an account and product") {
 		t.Errorf("%s%s", stdout, stderr)
 	}
 	for args, want := range map[string]string{
@@ -120,4 +124,66 @@ func TestDeadDrop(t *testing.T) {
 		t.Errorf("%s", stdout)
 	}
 	p.stop()
+}
+
+// A refused result is parked, so that its letter can be retried when the API has
+// forgotten it; with the letter goes what is parked.
+func TestDeadParked(t *testing.T) {
+	t.Parallel() // it waits for a redelivery
+	hook := newReceiver(t)
+	var mended atomic.Bool
+	hook.refuse = func(w http.ResponseWriter, _ string, _ int) bool {
+		if mended.Load() {
+			return false
+		}
+		w.WriteHeader(http.StatusUnprocessableEntity)
+		return true
+	}
+	s := newSite(t)
+	s.write("hook-ca.pem", string(hook.certificate()))
+	s.write("config.yaml", strings.Replace(read(t, s.config), "sinks:\n", fmt.Sprintf(
+		"sinks:\n  - {name: hook, type: webhook, url: %q, secret: %q, tls: {ca: %s}, allow_private: true}\n", hook.server.URL, hookSecret, s.path("hook-ca.pem")), 1))
+	checks := newChecks(2, 8<<10)
+	s.publish(checks)
+	p := s.start()
+	until(t, "both are refused", func() bool { return len(s.letters("--reason", "refused")) == 2 })
+	if n := s.status().Parked.Results; n != 2 {
+		t.Fatalf("%d results are parked", n)
+	}
+	all := s.letters()
+	s.command(exitDone, "dead", "drop", fmt.Sprint(all[0].Sequence), "--yes")
+	if n := s.status().Parked.Results; n != 1 || len(s.letters()) != 1 {
+		t.Errorf("%d results are parked after one was dropped", n)
+	}
+
+	mended.Store(true)
+	s.api.Fail(faceidtest.Fault{Code: "InvalidParameterValue.BizTokenExpired"})
+	s.command(exitDone, "dead", "retry", "--older-than", "1ns")
+	until(t, "the other is settled", func() bool { return s.open() == 0 && s.status().Parked.Results == 0 })
+	if left := s.letters(); len(left) != 0 {
+		t.Errorf("left: %+v", left)
+	}
+	p.stop()
+}
+
+// Who retries for an account that is not configured is told that nobody takes it.
+func TestDeadRetryOfNobody(t *testing.T) {
+	s := newSite(t)
+	conn, err := (&app{configFile: s.config}).connect(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := event.EnsureStreams(t.Context(), conn.JS, 1); err != nil {
+		t.Fatal(err)
+	}
+	letter := event.DeadLetter{Account: "gone", Reason: event.Crashed, Subject: "faceid.completed.gone.eid", Body: []byte(`{"token":"T"}`), First: time.Now(), Last: time.Now()}
+	if err := event.NewPublisher(conn.JS).Bury(t.Context(), letter); err != nil {
+		t.Fatal(err)
+	}
+	if err := conn.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if stdout, stderr := s.command(exitDone, "dead", "retry", "1"); !strings.Contains(stderr, `account "gone" is not configured`) || !strings.Contains(stdout, "retried 1 of 1 dead letter\n") {
+		t.Errorf("%s%s", stdout, stderr)
+	}
 }

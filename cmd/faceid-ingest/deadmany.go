@@ -158,7 +158,11 @@ func (c *deadDropCmd) Run(ctx context.Context, a *app) error {
 	publisher := event.NewPublisher(conn.JS)
 	run := deadRun{verb: "dropped", dryRun: c.DryRun, json: c.JSON}
 	return run.each(ctx, a, letters, func(l event.DeadLetter) error {
-		return errors.Join(dropParked(ctx, parked, l), publisher.Drop(ctx, l))
+		// In this order: while the letter is there, dropping can be tried again.
+		if err := dropParked(ctx, parked, l); err != nil {
+			return err
+		}
+		return publisher.Drop(ctx, l)
 	})
 }
 
@@ -207,7 +211,6 @@ type deadDone struct {
 
 func (r deadRun) each(ctx context.Context, a *app, letters []event.DeadLetter, do func(event.DeadLetter) error) error {
 	step, finish := r.bar(a.stderr, len(letters))
-	lines := json.NewEncoder(a.stdout)
 	done, failures := 0, []string{}
 	for _, l := range letters {
 		var err error
@@ -223,25 +226,15 @@ func (r deadRun) each(ctx context.Context, a *app, letters []event.DeadLetter, d
 		} else {
 			failures = append(failures, fmt.Sprintf("%d: %v", l.Sequence, err))
 		}
-		if r.json {
-			one := deadDone{letter: newLetter(l), Done: err == nil && !r.dryRun}
-			if err != nil {
-				one.Error = err.Error()
-			}
-			if err := lines.Encode(one); err != nil {
-				return err
-			}
-		} else if r.dryRun {
-			_, _ = fmt.Fprintf(a.stdout, "%d %s %s %s: would be %s\n", l.Sequence, l.Account, l.Reason, dash(l.Code), r.verb)
+		if err := r.tell(a, l, err); err != nil {
+			return err
 		}
 	}
 	finish()
 	for _, failure := range failures {
 		_, _ = fmt.Fprintln(a.stderr, failure)
 	}
-	if !r.json && !r.dryRun {
-		_, _ = fmt.Fprintf(a.stdout, "%s %d of %s\n", r.verb, done, plural(len(letters), "dead letter", "dead letters"))
-	}
+	r.sum(a, done, len(failures), len(letters))
 	if err := ctx.Err(); err != nil {
 		return fmt.Errorf("stopped after %d of %d letters: %w", done, len(letters), err)
 	}
@@ -249,6 +242,34 @@ func (r deadRun) each(ctx context.Context, a *app, letters []event.DeadLetter, d
 		return errPartial
 	}
 	return nil
+}
+
+// tell says what became of one letter, where somebody wants that of each.
+func (r deadRun) tell(a *app, l event.DeadLetter, failed error) error {
+	var err error
+	switch {
+	case r.json:
+		one := deadDone{letter: newLetter(l), Done: failed == nil && !r.dryRun}
+		if failed != nil {
+			one.Error = failed.Error()
+		}
+		err = json.NewEncoder(a.stdout).Encode(one)
+	case r.dryRun:
+		_, err = fmt.Fprintf(a.stdout, "%d %s %s %s: would be %s\n", l.Sequence, l.Account, l.Reason, dash(l.Code), r.verb)
+	}
+	return err
+}
+
+// sum says in one line what became of all.
+func (r deadRun) sum(a *app, done, failed, all int) {
+	if r.json || r.dryRun {
+		return
+	}
+	rest := ""
+	if failed > 0 {
+		rest = fmt.Sprintf("; %d could not be %s", failed, r.verb)
+	}
+	_, _ = fmt.Fprintf(a.stdout, "%s %d of %s%s\n", r.verb, done, plural(all, "dead letter", "dead letters"), rest)
 }
 
 // bar shows on a terminal how far the run is.

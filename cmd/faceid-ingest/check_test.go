@@ -1,0 +1,95 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats-server/v2/server"
+)
+
+// externalNATS runs a server as an operator would have one elsewhere, and returns its
+// URL and that of its monitoring endpoint.
+func externalNATS(t *testing.T, sync bool) (url, monitor string) {
+	t.Helper()
+	s, err := server.NewServer(&server.Options{
+		Host: "127.0.0.1", Port: server.RANDOM_PORT, HTTPHost: "127.0.0.1", HTTPPort: server.RANDOM_PORT,
+		NoSigs: true, NoLog: true, JetStream: true, StoreDir: t.TempDir(), SyncAlways: sync,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.Start()
+	t.Cleanup(func() { s.Shutdown(); s.WaitForShutdown() })
+	if !s.ReadyForConnections(10 * time.Second) {
+		t.Fatal("the server does not start")
+	}
+	return "nats://" + s.Addr().String(), "http://" + s.MonitorAddr().String()
+}
+
+// found returns what "config check" says, by state.
+func (s *site) found(want int) map[string][]checked {
+	s.t.Helper()
+	stdout, _ := s.command(want, "config", "check", "--json")
+	all := map[string][]checked{}
+	for line := range strings.Lines(stdout) {
+		var one checked
+		if err := json.Unmarshal([]byte(line), &one); err != nil {
+			s.t.Fatal(err)
+		}
+		all[one.State] = append(all[one.State], one)
+	}
+	return all
+}
+
+// What may lose acknowledged events is warned of, and is no failure.
+func TestConfigCheckDurability(t *testing.T) {
+	for _, tt := range []struct {
+		name          string
+		sync, monitor bool
+		replicas      int
+		want          []string
+	}{
+		{"as it comes", false, true, 1, []string{"FACEID will have one copy", "FACEID_PARKED will", "FACEID_DEAD will", "OBJ_FACEID_PARKED will", "acknowledges before it syncs to disk: set \"jetstream { sync_interval: always }\""}},
+		{"unseen", true, false, 3, []string{"give their monitoring endpoints as nats.monitor"}},
+		{"safe", true, true, 3, nil},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			url, monitor := externalNATS(t, tt.sync)
+			if !tt.monitor {
+				monitor = ""
+			}
+			s := newSite(t, "accounts:", fmt.Sprintf("nats: {url: %q, monitor: %q, replicas: %d}\naccounts:", url, monitor, tt.replicas))
+			found := s.found(exitDone)
+			if len(found[checkOK]) != 6 || len(found[checkFailed]) != 0 || len(found[checkWarning]) != len(tt.want) {
+				t.Fatalf("%+v", found)
+			}
+			_, stderr := s.command(exitDone, "config", "check")
+			for i, want := range tt.want {
+				if detail := found[checkWarning][i].Detail; !strings.Contains(detail, want) || !strings.Contains(stderr, "warning: "+detail+"\n") {
+					t.Errorf("no %q in %q and\n%s", want, detail, stderr)
+				}
+			}
+		})
+	}
+}
+
+// With the embedded server there is nothing to warn of, also beside a running daemon.
+// What fails is told in JSON, too.
+func TestConfigCheckJSON(t *testing.T) {
+	s := newSite(t)
+	p := s.start()
+	if found := s.found(exitDone); len(found[checkOK]) != 6 || len(found) != 1 {
+		t.Errorf("%+v", found)
+	}
+	p.stop()
+	s.write("config.yaml", strings.ReplaceAll(read(t, s.config), s.path("secret_key"), s.path("missing")))
+	if failed := s.found(exitFailed)[checkFailed]; len(failed) != 1 || failed[0].Check != "account main" || !strings.Contains(failed[0].Detail, "no such file") {
+		t.Errorf("%+v", failed)
+	}
+	if stdout, _ := s.command(exitDone, "config", "check", "--static", "--json"); stdout != `{"check":"file","state":"ok"}`+"\n" {
+		t.Errorf("%s", stdout)
+	}
+}
