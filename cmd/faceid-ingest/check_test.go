@@ -52,7 +52,7 @@ func TestConfigCheckDurability(t *testing.T) {
 		replicas      int
 		want          []string
 	}{
-		{"as it comes", false, true, 1, []string{"FACEID will have one copy", "FACEID_PARKED will", "FACEID_DEAD will", "OBJ_FACEID_PARKED will", "acknowledges before it syncs to disk: set \"jetstream { sync_interval: always }\""}},
+		{"as it comes", false, true, 1, []string{"one copy will be kept of FACEID, FACEID_PARKED, FACEID_DEAD, OBJ_FACEID_PARKED (nats.replicas is 1)", "acknowledges before it syncs to disk: set \"jetstream { sync_interval: always }\""}},
 		{"unseen", true, false, 3, []string{"give their monitoring endpoints as nats.monitor"}},
 		{"safe", true, true, 3, nil},
 	} {

@@ -24,8 +24,8 @@ const (
 )
 
 // Durability looks at what would make the given streams lose messages that the server
-// has acknowledged: a single copy, writes that are not on disk yet. It returns one
-// warning for each, in words, and none for an embedded server, which is set up for it,
+// has acknowledged: a single copy, writes that are not on disk yet. It returns a
+// warning of each kind, in words, and none for an embedded server, which is set up for it,
 // in whichever process. What a client cannot see is asked of the monitoring endpoints,
 // URLs such as http://nats-0:8222; without them a warning says so. Streams that are not
 // there yet are taken to get replicas copies.
@@ -33,26 +33,35 @@ func (c *Conn) Durability(ctx context.Context, monitors []string, replicas int, 
 	if c.Embedded() || c.joined {
 		return nil, nil
 	}
-	var warnings []string
+	var single, missing, async []string
 	for _, name := range streams {
 		stream, err := c.JS.Stream(ctx, name)
-		switch {
-		case errors.Is(err, jetstream.ErrStreamNotFound):
-			if replicas == 1 {
-				warnings = append(warnings, fmt.Sprintf("stream %s will have one copy (nats.replicas is 1): what that server loses is lost; use a cluster and 3", name))
-			}
+		if errors.Is(err, jetstream.ErrStreamNotFound) {
+			missing = append(missing, name)
 			continue
-		case err != nil:
+		}
+		if err != nil {
 			return nil, fmt.Errorf("look at stream %s: %w", name, err)
 		}
 		cfg := stream.CachedInfo().Config
 		if cfg.Replicas == 1 {
-			warnings = append(warnings, fmt.Sprintf("stream %s has one copy (R1): what that server loses is lost; use a cluster and nats.replicas: 3", name))
+			single = append(single, name)
 		}
 		if cfg.PersistMode == jetstream.AsyncPersistMode {
-			warnings = append(warnings, fmt.Sprintf("stream %s acknowledges before it writes (persist_mode async): set the default mode", name))
+			async = append(async, name)
 		}
 	}
+	var warnings []string
+	warn := func(names []string, format string) {
+		if len(names) > 0 {
+			warnings = append(warnings, fmt.Sprintf(format, strings.Join(names, ", ")))
+		}
+	}
+	warn(single, "one copy (R1) is kept of %s: what its server loses is lost; use a cluster and nats.replicas: 3")
+	if replicas == 1 {
+		warn(missing, "one copy will be kept of %s (nats.replicas is 1): what its server loses is lost; use a cluster and nats.replicas: 3")
+	}
+	warn(async, "the server acknowledges before it writes %s (persist_mode async): set the default mode")
 	if version := c.NATS.ConnectedServerVersion(); !canPause(version) {
 		warnings = append(warnings, fmt.Sprintf("server %s cannot pause consumers (2.%d can): while the API refuses an account, each worker finds out by itself", version, pauseMinor))
 	}

@@ -49,10 +49,10 @@ func TestDurability(t *testing.T) {
 		replicas int
 		want     []string
 	}{
-		{"one server as it comes", server.Options{}, true, false, 1, []string{"MADE has one copy (R1)", "LATER will have one copy", "acknowledges before it syncs to disk"}},
-		{"that syncs", server.Options{SyncAlways: true}, true, false, 3, []string{"MADE has one copy (R1)"}},
-		{"unseen", server.Options{SyncAlways: true}, false, false, 3, []string{"MADE has one copy (R1)", "cannot be seen: give their monitoring endpoints as nats.monitor"}},
-		{"asynchronous", server.Options{SyncAlways: true}, true, true, 3, []string{"MADE has one copy (R1)", "persist_mode async"}},
+		{"one server as it comes", server.Options{}, true, false, 1, []string{"one copy (R1) is kept of MADE:", "one copy will be kept of LATER (", "acknowledges before it syncs to disk"}},
+		{"that syncs", server.Options{SyncAlways: true}, true, false, 3, []string{"one copy (R1) is kept of MADE:"}},
+		{"unseen", server.Options{SyncAlways: true}, false, false, 3, []string{"one copy (R1) is kept of MADE:", "cannot be seen: give their monitoring endpoints as nats.monitor"}},
+		{"asynchronous", server.Options{SyncAlways: true}, true, true, 3, []string{"one copy (R1) is kept of MADE:", "writes MADE (persist_mode async)"}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			url, monitor := monitored(t, &tt.options)
