@@ -56,7 +56,13 @@ func gone(err error) bool {
 // take gets a result from parking.
 func (w *Worker) take(ctx context.Context, t *task) (_ fetched, err error) {
 	ctx, step := span.Start(ctx, "take from parking")
-	defer func() { endStep(step, err) }()
+	defer func() {
+		if errors.Is(err, parking.ErrNotParked) {
+			step.End() // Where results are looked for in vain, nothing is wrong.
+			return
+		}
+		endStep(step, err)
+	}()
 	batch, err := w.spool.Begin(ctx)
 	if err != nil {
 		return fetched{}, err

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
+	"go.opentelemetry.io/otel/trace"
 	"go.uber.org/goleak"
 
 	"github.com/faceid-ingest/faceid-ingest/pipeline"
@@ -213,6 +214,7 @@ type bench struct {
 	notify    *sink
 	// before and more are sinks beside those three.
 	before, more []sinks.Sink
+	tracing      trace.TracerProvider
 	log          lockedBuffer
 	stop         func()
 
@@ -275,7 +277,8 @@ func (b *bench) start() {
 		Sinks:     slices.Concat(b.before, []sinks.Sink{archive{b.archive}, record{b.record}, notify{b.notify}}, b.more),
 		Spool:     b.spool,
 		Metrics:   telemetry.New(),
-		Log:       slog.New(slog.NewTextHandler(&b.log, nil)),
+		Tracing:   b.tracing,
+		Log:       slog.New(telemetry.WithTrace(slog.NewTextHandler(&b.log, nil))),
 	})
 	if err != nil {
 		b.t.Fatal(err)

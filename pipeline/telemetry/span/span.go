@@ -28,8 +28,6 @@ const (
 	// Outcome is what became of the delivery, a telemetry.Outcome.
 	Outcome = attribute.Key("faceid.outcome")
 	Sink    = attribute.Key("faceid.sink")
-	// Try is which call in place it is, from 1.
-	Try = attribute.Key("faceid.try")
 	// Action and RequestID are those of a call of the API.
 	Action    = attribute.Key("faceid.action")
 	RequestID = attribute.Key("faceid.request_id")
