@@ -274,6 +274,12 @@ var adminAddress = regexp.MustCompile(`"address":"(http://127\.0\.0\.1:\d+)"`)
 // admin gets a page of the admin endpoint.
 func (p *process) admin(page string) (int, string) {
 	p.t.Helper()
+	return p.adminWith("", page)
+}
+
+// adminWith is admin with a token.
+func (p *process) adminWith(token, page string) (int, string) {
+	p.t.Helper()
 	address := adminAddress.FindStringSubmatch(p.log.String())
 	if address == nil {
 		p.t.Fatal("the log does not tell the admin address")
@@ -281,6 +287,9 @@ func (p *process) admin(page string) (int, string) {
 	request, err := http.NewRequestWithContext(context.WithoutCancel(p.t.Context()), http.MethodGet, address[1]+page, nil)
 	if err != nil {
 		p.t.Fatal(err)
+	}
+	if token != "" {
+		request.Header.Set("Authorization", "Bearer "+token)
 	}
 	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
 	response, err := client.Do(request)
