@@ -107,10 +107,11 @@ func (g *gate) errDown() error {
 	return fmt.Errorf("has not taken results since %s", s.Since.UTC().Format(time.RFC3339))
 }
 
-// sinkDown tells whether a sink has failed the last result it was given.
+// sinkDown tells whether results are kept away from a sink. One that may be tried is
+// not down: a result has to be there to try it.
 func (w *Worker) sinkDown() bool {
 	for _, g := range w.gates {
-		if !g.state().Up {
+		if g.shut() {
 			return true
 		}
 	}

@@ -80,9 +80,9 @@ func (w *Worker) reapOne(ctx context.Context, msg jetstream.Msg) error {
 // buryCrashed makes the dead letter, unless the event's work is done: only its
 // acknowledgements were lost then.
 func (w *Worker) buryCrashed(ctx context.Context, stream jetstream.Stream, raw *jetstream.RawStreamMsg, advisory event.Advisory) error {
-	_, account, product, err := event.ParseSubject(raw.Subject)
-	if err != nil {
-		// Somebody else's message, on a stream with subjects of their own.
+	lane, account, product, err := event.ParseSubject(raw.Subject)
+	if err != nil || advisory.Consumer != event.ConsumerName(account, lane) {
+		// Somebody else's message, or another one's consumer of ours.
 		return nil //nolint:nilerr // there is nothing to do about it
 	}
 	if e, err := event.Decode(product, raw.Data); err == nil {

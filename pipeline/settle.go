@@ -111,7 +111,8 @@ func (w *Worker) decideStore(t *task, err sinkErrors) error {
 
 // unlessExpired returns again, or gives the event up if its result is gone.
 func (w *Worker) unlessExpired(t *task, code string, again *later) error {
-	if w.cfg.Now().After(t.deadline()) {
+	// What is parked has no deadline.
+	if t.lane != event.Parked && w.cfg.Now().After(t.deadline()) {
 		return &giveUp{reason: event.Expired, code: code, err: fmt.Errorf("the result was deleted by Tencent before it could be stored: %w", again.err)}
 	}
 	return again
@@ -193,9 +194,13 @@ func (w *Worker) handBack(ctx context.Context, t *task, wait time.Duration) {
 	}
 }
 
+// mostPutOff bounds how long an event that came before its time waits: this machine's
+// clock may be wrong.
+const mostPutOff = time.Hour
+
 // putOff has an event that came before its time delivered again at that.
 func (w *Worker) putOff(ctx context.Context, t *task) {
-	_ = t.msg.NakWithDelay(max(time.Millisecond, t.past.NotBefore.Sub(w.cfg.Now())))
+	_ = t.msg.NakWithDelay(min(max(time.Millisecond, t.past.NotBefore.Sub(w.cfg.Now())), mostPutOff))
 	w.outcome(ctx, t.delivery, telemetry.Retried)
 }
 

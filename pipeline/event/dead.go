@@ -72,7 +72,7 @@ type DeadLetter struct {
 	StreamSequence uint64
 	// Body is the event's body, unchanged.
 	Body []byte
-	// Trace is the event's trace context; may be nil.
+	// Trace is the event's trace context, with the mark of PublishAgain; may be nil.
 	Trace nats.Header
 	// History are earlier burials of the event, oldest first.
 	History []Burial
@@ -84,6 +84,9 @@ func (p *Publisher) Bury(ctx context.Context, l DeadLetter) error {
 	msg := nats.NewMsg(deadPrefix + l.Account + "." + string(l.Reason))
 	msg.Data = l.Body
 	copyTrace(msg.Header, l.Trace)
+	if Again(l.Trace) {
+		msg.Header.Set(headerAgain, "1")
+	}
 	msg.Header.Set(headerReason, string(l.Reason))
 	msg.Header.Set(headerCode, oneLine(l.Code))
 	msg.Header.Set(headerDetail, oneLine(l.Detail))
@@ -162,6 +165,9 @@ func deadLetter(subject string, h nats.Header, body []byte, sequence uint64) Dea
 	}
 	trace := nats.Header{}
 	copyTrace(trace, h)
+	if Again(h) {
+		trace.Set(headerAgain, "1")
+	}
 	return DeadLetter{
 		Sequence: sequence, Account: oneLine(account),
 		Reason: Reason(oneLine(h.Get(headerReason))), Code: oneLine(h.Get(headerCode)), Detail: oneLine(h.Get(headerDetail)),
