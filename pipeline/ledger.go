@@ -24,8 +24,9 @@ const (
 	LedgerBucket = "FACEID_LEDGER"
 	// ledgerLife is how long an entry lasts after it was last written: longer than
 	// an event stays in its stream. An event that waits for a sink renews its entry
-	// with every try, which are at most Retry.RedeliverMax apart. After that only
-	// sinks' idempotence keeps a second event of a token from having a second effect.
+	// with every result that a sink is tried with; not while all sinks that miss it
+	// are down. After that only sinks' idempotence keeps a second event of a token
+	// from having a second effect.
 	ledgerLife = 8 * 24 * time.Hour
 	// maxLedgerEntry bounds what is read of an entry, in bytes; NATS itself takes
 	// no message above 1 MiB by default.

@@ -16,7 +16,7 @@ import (
 
 // A result that a sink does not take now is parked: sealed and stored in NATS, and
 // its event moves to the lane of parked ones, where it has all the time it needs.
-// The order is: result, event of the new lane, ledger, acknowledgement. A crash in
+// The order is: result, ledger, event of the new lane, acknowledgement. A crash in
 // between leaves the old event, which is delivered again and finds its way, and at
 // worst a second event of the parked lane, which finds the work done.
 

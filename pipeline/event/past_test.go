@@ -155,6 +155,37 @@ func TestForgedLetter(t *testing.T) {
 	}
 }
 
+// What is behind the last message that a scan saw is removed while it reads: it ends.
+func TestScanOfAShrinkingStream(t *testing.T) {
+	ctx, js := connect(t)
+	const all, left = 700, 600
+	for i := range all {
+		if _, err := js.PublishAsync("faceid.dead.main.expired", fmt.Append(nil, i)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	<-js.PublishAsyncComplete()
+	stream, err := js.Stream(ctx, event.DeadStream)
+	if err != nil {
+		t.Fatal(err)
+	}
+	visited := 0
+	err = event.ReadDeadLetters(ctx, js, func(event.DeadLetter) error {
+		if visited++; visited > 1 {
+			return nil
+		}
+		for sequence := uint64(left + 1); sequence <= all; sequence++ {
+			if err := event.Remove(ctx, stream, sequence); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil || visited < left {
+		t.Errorf("visited %d, %v", visited, err)
+	}
+}
+
 func FuzzPastOf(f *testing.F) {
 	f.Add("2026-11-26T07:00:00Z", "7", "2026-11-26T08:01:00Z", `[{"time":"2026-11-26T07:00:00Z","reason":"expired","attempts":3}]`)
 	f.Add("", "", "", `[{"reason":"made up"},{"reason":"crashed","code":"a\r\nb"}]`)

@@ -9,9 +9,14 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 )
 
-// scanForgotten is how long the server keeps the consumer of a scan whose process
-// died.
-const scanForgotten = 10 * time.Second
+const (
+	// scanForgotten is how long the server keeps the consumer of a scan whose process
+	// died.
+	scanForgotten = 10 * time.Second
+	// scanWait is how long a scan waits for a message before it asks whether there
+	// still is one: others may remove what is behind the last one it saw.
+	scanWait = 2 * time.Second
+)
 
 // Scan visits the messages that a stream holds now, oldest first: those of subjects,
 // all if there are none, from a sequence on. It stops at the first error of visit and
@@ -42,9 +47,12 @@ func Scan(ctx context.Context, js jetstream.JetStream, stream string, from uint6
 	}
 	defer messages.Stop()
 	for {
-		msg, err := messages.Next(jetstream.NextContext(ctx))
+		msg, err := nextOf(ctx, reader, messages)
 		if err != nil {
 			return fmt.Errorf("read stream %s: %w", stream, err)
+		}
+		if msg == nil {
+			return nil
 		}
 		meta, err := msg.Metadata()
 		if err != nil {
@@ -55,6 +63,22 @@ func Scan(ctx context.Context, js jetstream.JetStream, stream string, from uint6
 		}
 		if meta.NumPending == 0 {
 			return nil
+		}
+	}
+}
+
+// nextOf returns the next message, or nil if there is none any more.
+func nextOf(ctx context.Context, reader jetstream.Consumer, messages jetstream.MessagesContext) (jetstream.Msg, error) {
+	for {
+		wait, cancel := context.WithTimeout(ctx, scanWait)
+		msg, err := messages.Next(jetstream.NextContext(wait))
+		cancel()
+		if err == nil || ctx.Err() != nil || !errors.Is(err, context.DeadlineExceeded) {
+			return msg, err
+		}
+		info, err := reader.Info(ctx)
+		if err != nil || info.NumPending == 0 {
+			return nil, err
 		}
 	}
 }
