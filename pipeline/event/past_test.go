@@ -158,7 +158,7 @@ func TestForgedLetter(t *testing.T) {
 // What is behind the last message that a scan saw is removed while it reads: it ends.
 func TestScanOfAShrinkingStream(t *testing.T) {
 	ctx, js := connect(t)
-	const all, left = 700, 600
+	const all, left = 700, 450
 	for i := range all {
 		if _, err := js.PublishAsync("faceid.dead.main.expired", fmt.Append(nil, i)); err != nil {
 			t.Fatal(err)
