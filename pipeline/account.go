@@ -108,7 +108,8 @@ func (w *Worker) probe(ctx context.Context, t *task, refusal error) (fetched, er
 	for range probeTurns {
 		w.pauseAccount(ctx, t, refusal, since, wait)
 		if err := sleep(ctx, wait); err != nil {
-			// Stopping: the consumers go on by themselves.
+			// Stopping: another worker may do better, and if not, it finds out.
+			w.resumeAccount(ctx, t)
 			return fetched{}, newPullError(err)
 		}
 		wait = min(2*wait, w.cfg.Retry.ProbeMax)
@@ -132,7 +133,7 @@ func (w *Worker) pauseAccount(ctx context.Context, t *task, refusal error, since
 		append(t.attrs(), "error", refusal, "code", apiCode(refusal))...)
 	ctx, cancel := context.WithTimeout(ctx, pauseWait)
 	defer cancel()
-	until := time.Now().Add(wait + pauseMargin)
+	until := w.serverTime(ctx).Add(wait + pauseMargin)
 	for _, lane := range pulledLanes {
 		if _, err := w.js.PauseConsumer(ctx, lane.Stream(), event.ConsumerName(name, lane), until); err != nil && ctx.Err() == nil {
 			w.troubles.note(ctx, "pause/"+name, "cannot pause the consumers of an account for all workers; this one waits by itself", "account", name, "error", err)
@@ -142,6 +143,16 @@ func (w *Worker) pauseAccount(ctx context.Context, t *task, refusal error, since
 	if err := w.peers.SetNote(ctx, name, note); err != nil {
 		w.log.DebugContext(ctx, "cannot note that an account is paused", "account", name, "error", err)
 	}
+}
+
+// serverTime returns the time by the server's clock, for this machine's may be what
+// ails the account.
+func (w *Worker) serverTime(ctx context.Context) time.Time {
+	stream, err := w.js.Stream(ctx, event.Stream)
+	if err != nil {
+		return time.Now()
+	}
+	return stream.CachedInfo().TimeStamp
 }
 
 // resumeAccount has the account's consumers go on.

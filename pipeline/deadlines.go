@@ -283,7 +283,7 @@ func (w *Worker) expressOne(ctx, work context.Context, stream jetstream.Stream, 
 		w.log.DebugContext(ctx, "cannot read an event out of turn", "account", a.Name, "sequence", one.sequence, "error", err)
 		return
 	}
-	t, err := newTask(&delivery{msg: storedMsg{raw: raw, stream: event.Stream}, account: a, lane: one.lane, slots: a.slots})
+	t, err := newTask(&delivery{msg: storedMsg{raw: raw, stream: event.Stream}, account: a, lane: one.lane, slots: a.slots, outOfTurn: true})
 	if err != nil || w.cfg.Now().Before(t.past.NotBefore) {
 		return
 	}

@@ -155,6 +155,8 @@ type delivery struct {
 	lane    event.Lane
 	// slots are where the delivery needs a place to be worked on.
 	slots *slots
+	// outOfTurn says that it is no delivery of the server's, see express.
+	outOfTurn bool
 }
 
 // held are the deliveries whose holder must show signs of life.

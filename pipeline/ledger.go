@@ -61,8 +61,9 @@ func openLedger(ctx context.Context, js jetstream.JetStream, replicas int) (*led
 
 // entry is what the ledger knows of one token. It holds no personal data.
 type entry struct {
-	// Sequence is that of the event for which the entry was written.
-	Sequence uint64 `json:"sequence"`
+	// Published is when the latest event for which the entry was written was stored, by
+	// the server's clock: sequences begin again in a stream that is made anew.
+	Published time.Time `json:"published"`
 	// Assets identifies the assets of the result that the sinks were given.
 	Assets string `json:"assets"`
 	// Done is the work that is done, see stages.names, with the receipts of
@@ -88,7 +89,7 @@ func ledgerKey(product result.Product, token string) string {
 // ingestion (see event.Again) knows only what was done for itself.
 func (l *ledger) load(ctx context.Context, t *task) (*entry, error) {
 	e, err := l.read(ctx, ledgerKey(t.product, t.event.Token))
-	if err == nil && t.again() && (e.Sequence < t.meta.Sequence.Stream && t.lane != event.Parked) {
+	if err == nil && t.again() && t.lane != event.Parked && e.Published.Before(t.meta.Timestamp) {
 		fresh := newEntry()
 		fresh.revision = e.revision
 		return fresh, nil
@@ -122,9 +123,8 @@ const ledgerTries = 5
 // is added if it was done with the same assets.
 func (l *ledger) save(ctx context.Context, t *task, e *entry, names []string) error {
 	key := ledgerKey(t.product, t.event.Token)
-	if t.lane != event.Parked {
-		// Sequences of another stream say nothing.
-		e.Sequence = t.meta.Sequence.Stream
+	if t.lane != event.Parked && t.meta.Timestamp.After(e.Published) {
+		e.Published = t.meta.Timestamp.UTC()
 	}
 	for range ledgerTries {
 		e.Complete = e.covers(names)

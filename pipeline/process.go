@@ -194,11 +194,17 @@ func (w *Worker) keep(ctx context.Context, t *task, f fetched, e *entry) error {
 		parked = w.park(ctx, t, f.result)
 	}
 	e.Parked = parked && err != nil
+	var saveErr error
 	if len(e.Done) > 0 || e.Parked {
 		// Written with every try, done or not, so that the entry outlives the event.
-		w.ledgerTrouble(ctx, w.ledger.save(context.WithoutCancel(ctx), t, e, w.stages.names()))
+		saveErr = w.ledger.save(context.WithoutCancel(ctx), t, e, w.stages.names())
+		w.ledgerTrouble(ctx, saveErr)
 	}
 	switch {
+	case saveErr != nil && parked && t.again():
+		// The entry that is there is of the time before: the parked event would take
+		// it for its own and find nothing to do.
+		return &later{err: saveErr}
 	case err == nil:
 		w.count(f.result)
 		e.Parked = f.parked

@@ -94,6 +94,10 @@ func (w *Worker) pull(ctx context.Context, t *task) (f fetched, err error) {
 	defer func() { endPull(step, err) }()
 	f, err = w.pullTries(ctx, t)
 	if err != nil && refusesAccount(err) {
+		if t.outOfTurn {
+			// Whoever looks for deadlines has other accounts to look at.
+			return fetched{}, &pausedError{account: t.account.Name}
+		}
 		f, err = w.probe(ctx, t, err)
 	}
 	if err == nil {

@@ -559,6 +559,19 @@ func TestKnownTokens(t *testing.T) {
 	if b.api.count("T-1") != 2 || b.archive.count("T-1") != 2 || b.notify.count("T-1") != 2 {
 		t.Errorf("asked for again: pulled %d times", b.api.count("T-1"))
 	}
+	// Also of a stream that was lost and made anew, whose numbers begin again.
+	if err := b.js.DeleteStream(t.Context(), event.Stream); err != nil {
+		t.Fatal(err)
+	}
+	b.halt()
+	if err := event.EnsureStreams(t.Context(), b.js, 1); err != nil {
+		t.Fatal(err)
+	}
+	b.start()
+	again()
+	if b.api.count("T-1") != 3 || b.archive.count("T-1") != 3 {
+		t.Errorf("asked for again in a new stream: pulled %d times", b.api.count("T-1"))
+	}
 	// Somebody else's entry is no reason to do nothing.
 	kv, err := b.js.KeyValue(t.Context(), pipeline.LedgerBucket)
 	if err != nil {
@@ -569,7 +582,7 @@ func TestKnownTokens(t *testing.T) {
 	}
 	b.raw("faceid.completed.main.enhanced", `{"token":"T-1","rule_id":"1"}`)
 	b.idle()
-	if b.api.count("T-1") != 3 {
+	if b.api.count("T-1") != 4 {
 		t.Errorf("beside a damaged entry: pulled %d times", b.api.count("T-1"))
 	}
 	// And neither is that of a configuration with fewer sinks.
@@ -579,7 +592,7 @@ func TestKnownTokens(t *testing.T) {
 	b.start()
 	b.raw("faceid.completed.main.enhanced", `{"token":"T-1","rule_id":"1"}`)
 	b.idle()
-	if later.count("T-1") != 1 || b.archive.count("T-1") != 3 || b.record.count("T-1") != 4 {
+	if later.count("T-1") != 1 || b.archive.count("T-1") != 4 || b.record.count("T-1") != 5 {
 		t.Errorf("a new archive: it has %d, the old one %d, the record was written %d times", later.count("T-1"), b.archive.count("T-1"), b.record.count("T-1"))
 	}
 	if stored := b.record.seen["T-1"].Assets[0].Stored; len(stored) != 2 {
