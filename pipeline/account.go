@@ -14,10 +14,11 @@ import (
 
 // When the API refuses every call of an account (arrears, a bad secret, a clock
 // that is wrong), nothing is to be had by trying its events one after the other.
-// The worker that finds out pauses the account's consumers, for all replicas, and
-// keeps the one event it has to try the account with. The pause has an end, which is
-// moved on as long as the trouble lasts: if this worker dies, the consumers go on by
-// themselves and another worker finds out.
+// The worker that finds out fetches no more of the account's events and keeps one to try
+// the account with. If the account itself is in trouble, or all replicas are refused, the
+// account's consumers are paused for everybody; what may be wrong with one machine alone
+// stops that one. The pause has an end, which is moved on as long as the trouble lasts:
+// if this worker dies, the consumers go on by themselves and another worker finds out.
 
 const (
 	// pauseMargin is how much longer than until the next try the consumers pause.
@@ -124,24 +125,27 @@ func (w *Worker) probe(ctx context.Context, t *task, refusal error) (fetched, er
 	return fetched{}, refusal
 }
 
-// pauseAccount stops the account's consumers until after the next try, and tells
-// why.
+// pauseAccount tells why the account is paused, and stops its consumers until after the
+// next try where that is everybody's trouble.
 func (w *Worker) pauseAccount(ctx context.Context, t *task, refusal error, since time.Time, wait time.Duration) {
 	name := t.account.Name
 	w.metrics.AccountPaused(name, true)
-	w.troubles.note(ctx, apiTrouble(t), fmt.Sprintf("the API refuses all calls of account %s: its events wait, for all workers", name),
+	w.troubles.note(ctx, apiTrouble(t), fmt.Sprintf("the API refuses all calls of account %s: its events wait", name),
 		append(t.attrs(), "error", refusal, "code", apiCode(refusal))...)
 	ctx, cancel := context.WithTimeout(ctx, pauseWait)
 	defer cancel()
 	until := w.serverTime(ctx).Add(wait + pauseMargin)
+	note := replica.Note{Code: apiCode(refusal), Text: refusal.Error(), Since: since, Until: until}
+	if err := w.peers.SetNote(ctx, name, note); err != nil {
+		w.log.DebugContext(ctx, "cannot note that an account is paused", "account", name, "error", err)
+	}
+	if !faceid.OfWholeAccount(refusal) && !w.peers.AllNoted(ctx, name) {
+		return
+	}
 	for _, lane := range pulledLanes {
 		if _, err := w.js.PauseConsumer(ctx, lane.Stream(), event.ConsumerName(name, lane), until); err != nil && ctx.Err() == nil {
 			w.troubles.note(ctx, "pause/"+name, "cannot pause the consumers of an account for all workers; this one waits by itself", "account", name, "error", err)
 		}
-	}
-	note := replica.Note{Code: apiCode(refusal), Text: refusal.Error(), Since: since, Until: until}
-	if err := w.peers.SetNote(ctx, name, note); err != nil {
-		w.log.DebugContext(ctx, "cannot note that an account is paused", "account", name, "error", err)
 	}
 }
 

@@ -27,9 +27,12 @@ const (
 	scanLeast = 30 * time.Second
 	scanMost  = 10 * time.Minute
 	scanShare = 20
-	// nearestKept is how many open events of a lane a look remembers, the nearest
-	// deadlines. What it counts is never more than this.
+	// nearestKept is how many events with the nearest deadlines a look remembers, of
+	// those that a worker has seen and of the others. It counts no more than these.
 	nearestKept = 10_000
+	// expressAgain is how long an event that was worked on out of turn, in vain, waits
+	// until that is done again.
+	expressAgain = 10 * time.Minute
 	// remindEvery is how often a warning is repeated.
 	remindEvery = time.Hour
 	// lastShare is the part of its time in the stream, the last one, in which an event
@@ -54,8 +57,24 @@ type openEvent struct {
 	deadline  time.Time
 	product   result.Product
 	token     string
+	// again says that it asks for all work to be done once more.
+	again bool
 	// delivered says that a worker has seen it: it holds it, or the event waits.
 	delivered bool
+}
+
+// message names one message; sequences alone begin again in a stream that is made anew.
+type message struct {
+	sequence  uint64
+	published int64
+}
+
+func (o openEvent) message() message { return message{o.sequence, o.published.UnixNano()} }
+
+// finished tells whether the event's work is done, by what the ledger says of its
+// token: all sinks that are named have the result, or it is parked.
+func (o openEvent) finished(e *entry, names []string) bool {
+	return !e.outdated(o.again, o.published) && (e.Parked || e.covers(names))
 }
 
 // scanLane visits the events of an account's lane that may be open: those behind
@@ -91,7 +110,7 @@ func readOpen(msg jetstream.Msg, meta *jetstream.MsgMetadata, lane event.Lane) (
 		return openEvent{}, false
 	}
 	first := event.PastOf(meta.Timestamp, msg.Headers()).First
-	return openEvent{lane: lane, sequence: meta.Sequence.Stream, published: meta.Timestamp, deadline: e.Deadline(first), product: product, token: e.Token}, true
+	return openEvent{lane: lane, sequence: meta.Sequence.Stream, published: meta.Timestamp, deadline: e.Deadline(first), product: product, token: e.Token, again: event.Again(msg.Headers())}, true
 }
 
 // nearest keeps the events with the nearest deadlines.
@@ -106,39 +125,44 @@ func (n *nearest) add(one openEvent) {
 
 // cut sorts what there is and drops the latest.
 func (n *nearest) cut() {
-	slices.SortStableFunc(n.events, func(a, b openEvent) int {
-		return cmp.Or(a.deadline.Compare(b.deadline), cmp.Compare(a.sequence, b.sequence))
-	})
+	slices.SortStableFunc(n.events, byDeadline)
 	n.events = n.events[:min(len(n.events), nearestKept)]
 }
 
-// deadlines is what a worker remembers between two looks.
+func byDeadline(a, b openEvent) int {
+	return cmp.Or(a.deadline.Compare(b.deadline), cmp.Compare(a.sequence, b.sequence))
+}
+
+// deadlines watches those of one account.
 type deadlines struct {
-	// done are the events behind the acknowledgement floor that are done, as the
-	// ledger said, by account.
-	done map[string]map[uint64]bool
-	// warned is when the worker last warned, by account and time left.
+	*Worker
+	account *account
+	// done are the events that are done, as the ledger said, but not behind the
+	// acknowledgement floor.
+	done map[message]bool
+	// tried is when an event was last worked on out of turn.
+	tried map[message]time.Time
+	// warned is when the worker last warned, by time left.
 	warned map[string]time.Time
 }
 
-// watchDeadlines looks at the open events of all accounts until ctx is done; work
-// is the context of what it works on.
-func (w *Worker) watchDeadlines(ctx, work context.Context) {
-	seen := deadlines{done: map[string]map[uint64]bool{}, warned: map[string]time.Time{}}
+// watchDeadlines looks at the open events of an account until ctx is done; work is the
+// context of what it works on.
+func (w *Worker) watchDeadlines(ctx, work context.Context, a *account) {
+	d := &deadlines{Worker: w, account: a, done: map[message]bool{}, tried: map[message]time.Time{}, warned: map[string]time.Time{}}
+	trouble := "deadlines/" + a.Name
 	for {
 		began := time.Now()
-		for _, a := range w.accounts {
-			open, err := w.lookAt(ctx, a, &seen)
-			if err == nil {
-				w.warn(a, open, &seen)
-				err = w.hurry(ctx, work, a, open)
-			}
-			switch {
-			case err == nil:
-				w.troubles.over("deadlines")
-			case ctx.Err() == nil:
-				w.troubles.note(ctx, "deadlines", "cannot look for results that will be deleted soon", "account", a.Name, "error", err)
-			}
+		open, err := d.look(ctx)
+		if err == nil {
+			d.warn(open)
+			err = d.hurry(ctx, work, open)
+		}
+		switch {
+		case err == nil:
+			w.troubles.over(trouble)
+		case ctx.Err() == nil:
+			w.troubles.note(ctx, trouble, "cannot look for results that will be deleted soon", "account", a.Name, "error", err)
 		}
 		if sleep(ctx, min(max(scanShare*time.Since(began), scanLeast), scanMost)) != nil {
 			return
@@ -146,47 +170,71 @@ func (w *Worker) watchDeadlines(ctx, work context.Context) {
 	}
 }
 
-// lookAt returns the open events of an account that are nearest their deadline, as
-// far as that is less than the longest of dueWithin away, and at least one.
-func (w *Worker) lookAt(ctx context.Context, a *account, seen *deadlines) ([]openEvent, error) {
-	var near nearest
+// look returns the account's open events that are nearest their deadline, as far as
+// that is less than the longest of dueWithin away, and at least one.
+func (d *deadlines) look(ctx context.Context) ([]openEvent, error) {
+	// What was delivered may be done, and there may be much of it while one event
+	// before it waits: it must not take the places of what nobody has seen.
+	var seen, unseen nearest
+	done, tried := map[message]bool{}, map[message]time.Time{}
 	for _, lane := range pulledLanes {
-		if err := scanLane(ctx, w.js, a.Name, lane, near.add); err != nil {
+		err := scanLane(ctx, d.js, d.account.Name, lane, func(one openEvent) {
+			if at, ok := d.tried[one.message()]; ok {
+				tried[one.message()] = at
+			}
+			switch {
+			case d.done[one.message()]:
+				done[one.message()] = true
+			case one.delivered:
+				seen.add(one)
+			default:
+				unseen.add(one)
+			}
+		})
+		if err != nil {
 			return nil, err
 		}
 	}
-	near.cut()
-	known, now := map[uint64]bool{}, w.cfg.Now()
-	var open []openEvent
-	for _, one := range near.events {
-		if len(open) > 0 && one.deadline.Sub(now) > dueWithin[len(dueWithin)-1].left {
+	d.done, d.tried = done, tried
+	seen.cut()
+	unseen.cut()
+	near := slices.Concat(seen.events, unseen.events)
+	slices.SortStableFunc(near, byDeadline)
+	return d.stillOpen(ctx, near)
+}
+
+// stillOpen returns those of near, in the order of deadlines, that are not done, as far
+// as look wants them.
+func (d *deadlines) stillOpen(ctx context.Context, near []openEvent) (open []openEvent, err error) {
+	now := d.cfg.Now()
+	for _, one := range near {
+		left := one.deadline.Sub(now)
+		if len(open) > 0 && left > dueWithin[len(dueWithin)-1].left {
 			break
 		}
-		done := seen.done[a.Name][one.sequence]
-		if !done && one.delivered {
-			e, err := w.ledger.read(ctx, ledgerKey(one.product, one.token))
+		// What is not delivered may have been worked on out of turn, or be known.
+		if one.delivered || left < urgentBefore {
+			e, err := d.ledger.read(ctx, ledgerKey(one.product, one.token))
 			if err != nil {
 				return nil, err
 			}
-			done = e.Parked || e.covers(w.stages.names())
-		}
-		if done {
-			known[one.sequence] = true
-			continue
+			if one.finished(e, d.stages.names()) {
+				d.done[one.message()] = true
+				continue
+			}
 		}
 		open = append(open, one)
 	}
-	seen.done[a.Name] = known
 	return open, nil
 }
 
 // warn shows and logs what is near its deadline.
-func (w *Worker) warn(a *account, open []openEvent, seen *deadlines) {
-	now := w.cfg.Now()
+func (d *deadlines) warn(open []openEvent) {
+	now, account := d.cfg.Now(), d.account.Name
 	if len(open) > 0 {
-		w.metrics.Deadline(a.Name, open[0].deadline.Sub(now))
+		d.metrics.Deadline(account, open[0].deadline.Sub(now))
 	} else {
-		w.metrics.NoDeadline(a.Name)
+		d.metrics.NoDeadline(account)
 	}
 	logged := false
 	for _, due := range dueWithin {
@@ -194,29 +242,28 @@ func (w *Worker) warn(a *account, open []openEvent, seen *deadlines) {
 		for count < len(open) && open[count].deadline.Sub(now) < due.left {
 			count++
 		}
-		w.metrics.Due(a.Name, due.label, count)
-		key := a.Name + "/" + due.label
+		d.metrics.Due(account, due.label, count)
 		if count == 0 {
-			delete(seen.warned, key)
+			delete(d.warned, due.label)
 			continue
 		}
 		// The shorter time says it all.
-		if last, warned := seen.warned[key]; !logged && (!warned || now.Sub(last) >= remindEvery) {
-			w.log.Warn("results that are not stored will be deleted by Tencent within "+due.label,
-				"account", a.Name, "events", count, "nearest", open[0].deadline.UTC().Format(time.RFC3339), "token", open[0].token)
+		if last, warned := d.warned[due.label]; !logged && (!warned || now.Sub(last) >= remindEvery) {
+			d.log.Warn("results that are not stored will be deleted by Tencent within "+due.label,
+				"account", account, "events", count, "nearest", open[0].deadline.UTC().Format(time.RFC3339), "token", open[0].token)
 			logged = true
-			seen.warned[key] = now
+			d.warned[due.label] = now
 		}
 	}
 }
 
 // hurry does what one replica alone should do about events near their deadline. A
 // second one does no harm.
-func (w *Worker) hurry(ctx, work context.Context, a *account, open []openEvent) error {
-	if len(open) == 0 || !w.peers.Leads() {
+func (d *deadlines) hurry(ctx, work context.Context, open []openEvent) error {
+	if len(open) == 0 || !d.peers.Leads(d.account.Name) {
 		return nil
 	}
-	stream, err := w.js.Stream(ctx, event.Stream)
+	stream, err := d.js.Stream(ctx, event.Stream)
 	if err != nil {
 		return fmt.Errorf("look at stream %s: %w", event.Stream, err)
 	}
@@ -224,18 +271,18 @@ func (w *Worker) hurry(ctx, work context.Context, a *account, open []openEvent) 
 	now, life := stream.CachedInfo().TimeStamp, stream.CachedInfo().Config.MaxAge
 	for _, one := range open {
 		if life > 0 && now.After(one.deadline) && now.Sub(one.published) > life-life/lastShare {
-			if err := w.buryOverdue(ctx, stream, a, one); err != nil {
+			if err := d.buryOverdue(ctx, stream, one); err != nil {
 				return err
 			}
 		}
 	}
-	w.express(ctx, work, stream, a, open)
+	d.express(ctx, work, stream, open)
 	return nil
 }
 
 // buryOverdue gives up an event whose result is gone, before its stream drops it
 // without a word.
-func (w *Worker) buryOverdue(ctx context.Context, stream jetstream.Stream, a *account, one openEvent) error {
+func (d *deadlines) buryOverdue(ctx context.Context, stream jetstream.Stream, one openEvent) error {
 	raw, err := stream.GetMsg(ctx, one.sequence)
 	if errors.Is(err, jetstream.ErrMsgNotFound) {
 		return nil
@@ -243,28 +290,29 @@ func (w *Worker) buryOverdue(ctx context.Context, stream jetstream.Stream, a *ac
 	if err != nil {
 		return fmt.Errorf("read an event that is overdue: %w", err)
 	}
-	letter := w.storedLetter(raw, a.Name)
+	letter := d.storedLetter(raw, d.account.Name)
 	letter.Reason, letter.Code = event.Expired, "overdue"
 	letter.Detail = "the result could not be pulled before Tencent deleted it, and the event was about to be dropped by its stream"
-	return w.buryStored(ctx, stream, letter)
+	return d.buryStored(ctx, stream, letter)
 }
 
 // express works on events near their deadline that lie so deep in a backlog that
 // their turn may come too late. What succeeds is known when its message is
 // delivered, what fails is tried then.
-func (w *Worker) express(ctx, work context.Context, stream jetstream.Stream, a *account, open []openEvent) {
+func (d *deadlines) express(ctx, work context.Context, stream jetstream.Stream, open []openEvent) {
 	var group sync.WaitGroup
 	defer group.Wait()
-	places := make(chan struct{}, w.cfg.Slots)
-	now := w.cfg.Now()
+	places := make(chan struct{}, d.cfg.Slots)
+	now := d.cfg.Now()
 	for _, one := range open {
 		left := one.deadline.Sub(now)
-		if left >= urgentBefore || ctx.Err() != nil || a.pause.held() {
+		if left >= urgentBefore || ctx.Err() != nil || d.account.pause.held() {
 			return
 		}
-		if one.delivered || left < 0 {
+		if last, tried := d.tried[one.message()]; one.delivered || left < 0 || tried && now.Sub(last) < expressAgain {
 			continue
 		}
+		d.tried[one.message()] = now
 		select {
 		case places <- struct{}{}:
 		case <-ctx.Done():
@@ -272,30 +320,30 @@ func (w *Worker) express(ctx, work context.Context, stream jetstream.Stream, a *
 		}
 		group.Go(func() {
 			defer func() { <-places }()
-			w.expressOne(ctx, work, stream, a, one)
+			d.expressOne(ctx, work, stream, one)
 		})
 	}
 }
 
-func (w *Worker) expressOne(ctx, work context.Context, stream jetstream.Stream, a *account, one openEvent) {
+func (d *deadlines) expressOne(ctx, work context.Context, stream jetstream.Stream, one openEvent) {
 	raw, err := stream.GetMsg(ctx, one.sequence)
 	if err != nil {
-		w.log.DebugContext(ctx, "cannot read an event out of turn", "account", a.Name, "sequence", one.sequence, "error", err)
+		d.log.DebugContext(ctx, "cannot read an event out of turn", "account", d.account.Name, "sequence", one.sequence, "error", err)
 		return
 	}
-	t, err := newTask(&delivery{msg: storedMsg{raw: raw, stream: event.Stream}, account: a, lane: one.lane, slots: a.slots, outOfTurn: true})
-	if err != nil || w.cfg.Now().Before(t.past.NotBefore) {
+	t, err := newTask(&delivery{msg: storedMsg{raw: raw, stream: event.Stream}, account: d.account, lane: one.lane, slots: d.account.slots, outOfTurn: true})
+	if err != nil || d.cfg.Now().Before(t.past.NotBefore) {
 		return
 	}
-	release, ok := t.slots.take(ctx, t.turn(w.cfg.Now()))
+	release, ok := t.slots.take(ctx, t.turn(d.cfg.Now()))
 	if !ok {
 		return
 	}
 	defer release()
-	work, step := w.begin(work, t)
+	work, step := d.begin(work, t)
 	defer step.End()
-	err = w.guarded(work, func() error { return w.ingest(work, t) })
-	w.log.DebugContext(work, "worked on an event out of turn, for its deadline is near", append(t.attrs(), "error", err)...)
+	err = d.guarded(work, func() error { return d.ingest(work, t) })
+	d.log.DebugContext(work, "worked on an event out of turn, for its deadline is near", append(t.attrs(), "error", err)...)
 }
 
 // storedMsg is an event read from its stream, without a delivery: it cannot be

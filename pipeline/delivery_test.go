@@ -295,7 +295,7 @@ func TestAccountInArrears(t *testing.T) {
 	b.start()
 	b.until("the account is paused", func() bool { return b.isPaused("main") })
 	notes, err := replica.Notes(t.Context(), b.js)
-	if err != nil || notes["main"].Code != arrears.Code || !strings.Contains(notes["main"].Text, "arrears") {
+	if err != nil || len(notes) != 1 || notes[0].Account != "main" || notes[0].Code != arrears.Code || !strings.Contains(notes[0].Text, "arrears") {
 		t.Errorf("others are told %+v, %v", notes, err)
 	}
 	during := latency("DURING")
@@ -382,31 +382,292 @@ func TestRetriesDoNotEndByCount(t *testing.T) {
 	}
 }
 
-// An event that ends every worker becomes a dead letter, and can be retried.
-func TestCrashLoop(t *testing.T) {
-	b := newBench(t)
-	b.publish("T-1")
-	consumer, err := event.EnsureConsumer(t.Context(), b.js, "main", event.Live, 20*time.Millisecond)
+// noneHeld waits until no event is in work or waits.
+func (b *bench) noneHeld() {
+	b.t.Helper()
+	b.until("no event is open", func() bool {
+		status, err := pipeline.ReadStatus(b.t.Context(), b.js, b.accounts)
+		if err != nil {
+			b.t.Fatal(err)
+		}
+		return !slices.ContainsFunc(status.Lanes, func(l pipeline.LaneStatus) bool { return l.Held > 0 || l.Waiting > 0 })
+	})
+}
+
+// crashing delivers the only event so often without a word about it, as workers that
+// die of it do.
+func (b *bench) crashing(deliveries int) {
+	b.t.Helper()
+	consumer, err := event.EnsureConsumer(b.t.Context(), b.js, "main", event.Live, 20*time.Millisecond)
 	if err != nil {
-		t.Fatal(err)
+		b.t.Fatal(err)
 	}
-	for range event.MaxDeliveries {
+	for range deliveries {
 		if _, err := consumer.Next(); err != nil {
+			b.t.Fatal(err)
+		}
+	}
+}
+
+// An event that ends worker after worker becomes a dead letter, and can be retried. It
+// is not given up as long as the workers may have died of something else.
+func TestCrashLoop(t *testing.T) {
+	const subject, body = "faceid.completed.main.enhanced", `{"token":"T-1","rule_id":"1"}`
+	for _, tt := range []struct {
+		name       string
+		deliveries int
+	}{
+		{"a worker lives long enough to see the count", event.MaxDeliveries / 2},
+		{"only the server sees it", event.MaxDeliveries},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			b := newBench(t)
+			b.publish("T-1")
+			b.crashing(tt.deliveries)
+			b.start()
+			b.until("it is tried once more", func() bool { return b.notify.has("T-1") })
+			b.gone(event.AdvisoryStream)
+			b.settled()
+			b.halt()
+			if len(b.dead()) != 0 {
+				t.Errorf("given up at once: %+v", b.dead())
+			}
+
+			// The same for the third time in a row. What is left of the first is done.
+			b = newBench(t)
+			if err := b.publisher.Republish(t.Context(), subject, []byte(body), nil, event.Past{Attempts: 20, Crashes: 2}, "third"); err != nil {
+				t.Fatal(err)
+			}
+			b.crashing(tt.deliveries)
+			b.start()
+			b.until("there is a dead letter", func() bool { return len(b.dead()) == 1 })
+			l := b.dead()[0]
+			if l.Reason != event.Crashed || l.Attempts < 20+uint64(tt.deliveries) || l.Subject != subject || b.api.count("T-1") != 0 {
+				t.Errorf("got %+v, pulled %d times", l, b.api.count("T-1"))
+			}
+			b.gone(event.AdvisoryStream)
+			if err := b.publisher.Retry(t.Context(), l); err != nil {
+				t.Fatal(err)
+			}
+			b.until("it is ingested", func() bool { return b.notify.has("T-1") })
+			b.noneHeld()
+		})
+	}
+}
+
+// Events that have to wait while their stream takes no new ones are tried on, however
+// often: nothing says that they ended a worker.
+func TestRetriesWhileTheStreamIsFull(t *testing.T) {
+	b := newBench(t)
+	b.cfg.Retry.InPlace = 0
+	var calls atomic.Int64
+	var mended atomic.Bool
+	b.api.answer = func(context.Context, string, int) error {
+		calls.Add(1)
+		if mended.Load() {
+			return nil
+		}
+		return &faceid.Error{Class: faceid.Transient, Err: errors.New("reset")}
+	}
+	b.publish("T-1")
+	limit := func(messages int64) {
+		t.Helper()
+		stream, err := b.js.Stream(t.Context(), event.Stream)
+		if err != nil {
+			t.Fatal(err)
+		}
+		cfg := stream.CachedInfo().Config
+		cfg.MaxMsgs = messages
+		if _, err := b.js.UpdateStream(t.Context(), cfg); err != nil {
 			t.Fatal(err)
 		}
 	}
+	limit(1)
 	b.start()
-	b.until("there is a dead letter", func() bool { return len(b.dead()) == 1 })
-	l := b.dead()[0]
-	if l.Reason != event.Crashed || l.Attempts != event.MaxDeliveries || l.Subject != "faceid.completed.main.enhanced" || b.api.count("T-1") != 0 {
-		t.Errorf("got %+v, pulled %d times", l, b.api.count("T-1"))
+	b.until("it was tried more often than a worker renews it", func() bool { return calls.Load() > event.MaxDeliveries/2 })
+	limit(-1)
+	b.until("it is put on the stream anew", func() bool {
+		stream, err := b.js.Stream(t.Context(), event.Stream)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return stream.CachedInfo().State.LastSeq > 1
+	})
+	mended.Store(true)
+	b.until("it is ingested", func() bool { return b.notify.has("T-1") })
+	b.settled()
+	if len(b.dead()) != 0 {
+		t.Errorf("given up: %+v", b.dead())
 	}
-	b.gone(event.Stream)
-	b.gone(event.AdvisoryStream)
-	if err := b.publisher.Retry(t.Context(), l); err != nil {
+}
+
+// What is wrong with one machine stops that one, and the others do its work.
+func TestTroubleOfOneMachine(t *testing.T) {
+	b := newBench(t)
+	wrongClock := &faceid.Error{Class: faceid.AccountTrouble, Code: "AuthFailure.SignatureExpire", Err: errors.New("clock")}
+	refused := &api{answer: func(context.Context, string, int) error { return wrongClock }}
+	healthy := b.api
+	b.api = refused
+	b.start()
+	defer b.stop()
+	notes := func() []replica.Note {
+		t.Helper()
+		list, err := replica.Notes(t.Context(), b.js)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return list
+	}
+	b.publish("T-0")
+	b.until("one alone pauses the account", func() bool { return b.isPaused("main") && len(notes()) == 1 })
+	b.api = healthy
+	b.start()
+	b.until("the newcomer is not paused along", func() bool { return !b.isPaused("main") })
+	var tokens []string
+	for i := range 50 {
+		tokens = append(tokens, fmt.Sprintf("T-%d", i+1))
+	}
+	b.publish(tokens...)
+	b.until("the healthy one does the work", func() bool { return b.notify.total("T-") >= len(tokens) })
+	if b.isPaused("main") || len(notes()) != 1 || notes()[0].Code != wrongClock.Code {
+		t.Errorf("paused for all: %t, notes %+v", b.isPaused("main"), notes())
+	}
+}
+
+// Backfill that waits in a worker until its deadline is near goes before live events.
+func TestHeldBackfillBecomesUrgent(t *testing.T) {
+	b := newBench(t)
+	b.cfg.Slots = 1
+	var now clock
+	b.cfg.Now = now.now
+	var mu sync.Mutex
+	var order []string
+	turn := make(chan struct{})
+	b.api.answer = func(ctx context.Context, token string, _ int) error {
+		mu.Lock()
+		order = append(order, token)
+		mu.Unlock()
+		select {
+		case <-turn:
+			return nil
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	pulled := func() int {
+		mu.Lock()
+		defer mu.Unlock()
+		return len(order)
+	}
+	b.publish("LIVE-0")
+	b.start()
+	b.until("the slot is taken", func() bool { return pulled() == 1 })
+	b.publish("LIVE-1")
+	old := event.Event{Token: "OLD", RuleID: "1", IssuedAt: time.Now().Add(-3 * time.Hour)}
+	if _, err := b.publisher.Publish(t.Context(), event.Backfill, "main", result.Enhanced, old, nil); err != nil {
 		t.Fatal(err)
 	}
-	b.until("it is ingested", func() bool { return b.notify.has("T-1") })
+	b.until("both are held", func() bool {
+		status, err := pipeline.ReadStatus(t.Context(), b.js, b.accounts)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return status.Lanes[0].Held == 2 && status.Lanes[1].Held == 1
+	})
+	now.advance(66 * time.Hour)
+	close(turn)
+	b.until("all are ingested", func() bool { return b.notify.total("") == 3 })
+	b.noneHeld()
+	if order[1] != "OLD" {
+		t.Errorf("pulled in the order %v", order)
+	}
+}
+
+// The ledger remembers what a parked result is still needed for as long as it waits.
+func TestLedgerOfParkedResultsIsKept(t *testing.T) {
+	b := newBench(t)
+	var now clock
+	b.cfg.Now = now.now
+	b.cfg.Retry.ProbeFirst, b.cfg.Retry.ProbeMax = 100*time.Hour, 100*time.Hour
+	var up atomic.Bool
+	b.record.fail = func(string, int) error {
+		if up.Load() {
+			return nil
+		}
+		return errors.New("connection refused")
+	}
+	b.publish("T-1", "T-2", "T-3")
+	b.start()
+	b.parked(3)
+	b.settled()
+	written := func() map[string]uint64 {
+		t.Helper()
+		kv, err := b.js.KeyValue(t.Context(), pipeline.LedgerBucket)
+		if err != nil {
+			t.Fatal(err)
+		}
+		keys, err := kv.Keys(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		revisions := map[string]uint64{}
+		for _, key := range keys {
+			entry, err := kv.Get(t.Context(), key)
+			if err != nil {
+				t.Fatal(err)
+			}
+			revisions[key] = entry.Revision()
+		}
+		return revisions
+	}
+	before := written()
+	tried := b.record.count("T-1") + b.record.count("T-2") + b.record.count("T-3")
+	now.advance(25 * time.Hour)
+	b.until("all entries are renewed", func() bool {
+		for key, revision := range written() {
+			if revision == before[key] {
+				return false
+			}
+		}
+		return true
+	})
+	if n := b.record.count("T-1") + b.record.count("T-2") + b.record.count("T-3"); n != tried {
+		t.Errorf("the sink was tried %d times meanwhile", n-tried)
+	}
+	up.Store(true)
+	now.advance(100 * time.Hour)
+	b.idle()
+}
+
+// An event that asks for all to be done once more is open until that is done, whatever
+// was done before.
+func TestDeadlineOfAnAgainEvent(t *testing.T) {
+	b := newBench(t)
+	b.publish("T-1")
+	b.start()
+	b.settled()
+	var mended atomic.Bool
+	b.api.answer = func(context.Context, string, int) error {
+		if mended.Load() {
+			return nil
+		}
+		return &faceid.Error{Class: faceid.Transient, Err: errors.New("reset")}
+	}
+	again := event.Event{Token: "T-1", RuleID: "1", IssuedAt: time.Now().Add(5*time.Hour - 72*time.Hour)}
+	if err := b.publisher.PublishAgain(t.Context(), event.Live, "main", result.Enhanced, again, nil); err != nil {
+		t.Fatal(err)
+	}
+	b.until("it was tried", func() bool { return b.api.count("T-1") > 1 })
+	status, err := pipeline.ReadStatus(t.Context(), b.js, b.accounts)
+	if err != nil || len(status.Deadlines) != 1 || status.Deadlines[0].Token != "T-1" {
+		t.Errorf("%+v, %v", status.Deadlines, err)
+	}
+	b.halt()
+	b.start()
+	b.until("it is warned of", func() bool { return strings.Contains(b.log.String(), "deleted by Tencent within 6h") })
+	mended.Store(true)
+	b.until("it is ingested again", func() bool { return b.notify.count("T-1") == 2 })
+	b.settled()
 }
 
 // With a backlog, what is deleted first is pulled first, wherever it lies.

@@ -23,11 +23,12 @@ const (
 	// LedgerBucket is the key-value bucket of the ledger.
 	LedgerBucket = "FACEID_LEDGER"
 	// ledgerLife is how long an entry lasts after it was last written: longer than
-	// an event stays in its stream. An event that waits for a sink renews its entry
-	// with every result that a sink is tried with; not while all sinks that miss it
-	// are down. After that only sinks' idempotence keeps a second event of a token
-	// from having a second effect.
+	// an event stays in its stream. An event that waits for a sink renews its entry.
+	// After that only sinks' idempotence keeps a second event of a token from having a
+	// second effect.
 	ledgerLife = 8 * 24 * time.Hour
+	// ledgerFresh is the age from which on an entry that is still needed is renewed.
+	ledgerFresh = 24 * time.Hour
 	// maxLedgerEntry bounds what is read of an entry, in bytes; NATS itself takes
 	// no message above 1 MiB by default.
 	maxLedgerEntry = 1 << 20
@@ -75,8 +76,10 @@ type entry struct {
 	// result. Only those who do not know the sinks go by it.
 	Complete bool `json:"complete,omitempty"`
 
-	// revision is that of the entry in the bucket; 0 if there is none.
+	// revision is that of the entry in the bucket, and written when it was made; 0 if
+	// there is none.
 	revision uint64
+	written  time.Time
 }
 
 func newEntry() *entry { return &entry{Done: map[string][]sinks.Receipt{}} }
@@ -89,12 +92,19 @@ func ledgerKey(product result.Product, token string) string {
 // ingestion (see event.Again) knows only what was done for itself.
 func (l *ledger) load(ctx context.Context, t *task) (*entry, error) {
 	e, err := l.read(ctx, ledgerKey(t.product, t.event.Token))
-	if err == nil && t.again() && t.lane != event.Parked && e.Published.Before(t.meta.Timestamp) {
+	if err == nil && t.lane != event.Parked && e.outdated(t.again(), t.meta.Timestamp) {
 		fresh := newEntry()
 		fresh.revision = e.revision
 		return fresh, nil
 	}
 	return e, err
+}
+
+// outdated tells whether the entry is of the time before an event of the pulled lanes
+// that was stored at the given time, and asks for all work to be done once more if again
+// is set. What is parked has no event of its own time.
+func (e *entry) outdated(again bool, published time.Time) bool {
+	return again && e.Published.Before(published)
 }
 
 // read returns an entry; what is not there is an empty one.
@@ -106,13 +116,21 @@ func (l *ledger) read(ctx context.Context, key string) (*entry, error) {
 	case err != nil:
 		return newEntry(), fmt.Errorf("read the ledger: %w", err)
 	}
-	stored := entry{revision: value.Revision()}
+	stored := entry{revision: value.Revision(), written: value.Created()}
 	if len(value.Value()) > maxLedgerEntry || json.Unmarshal(value.Value(), &stored) != nil || stored.Done == nil {
 		fresh := newEntry()
 		fresh.revision = value.Revision()
 		return fresh, errors.New("read the ledger: an entry is not one of this program's")
 	}
 	return &stored, nil
+}
+
+// keepFresh writes an entry again before its time is over.
+func (l *ledger) keepFresh(ctx context.Context, t *task, e *entry, names []string, now time.Time) error {
+	if e.revision == 0 || now.Sub(e.written) < ledgerFresh {
+		return nil
+	}
+	return l.save(ctx, t, e, names)
 }
 
 // ledgerTries is how often an entry is written when others write it at the same

@@ -48,7 +48,7 @@ func (w *Worker) park(ctx context.Context, t *task, r *result.Result) bool {
 // forward moves the task's event to the lane of parked ones.
 func (w *Worker) forward(ctx context.Context, t *task) error {
 	past := t.past
-	past.Attempts, past.NotBefore = t.attempts(), w.cfg.Now().Add(w.cfg.Retry.redelivery(1, 0, 0))
+	past.Attempts, past.Crashes, past.NotBefore = t.attempts(), 0, w.cfg.Now().Add(w.cfg.Retry.redelivery(1, 0, 0))
 	id := "parked-" + strconv.FormatUint(t.meta.Sequence.Stream, 10) + "-" + strconv.FormatInt(t.meta.Timestamp.UnixNano(), 36)
 	subject := event.Subject(event.Parked, t.account.Name, t.product)
 	if err := w.publisher.Republish(ctx, subject, t.msg.Data(), t.msg.Headers(), past, id); err != nil {

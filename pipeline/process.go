@@ -31,6 +31,9 @@ func (w *Worker) process(ctx, work context.Context, d *delivery) {
 	}
 	work, step := w.begin(work, t)
 	defer step.End()
+	if err == nil && w.suspect(work, t) {
+		return
+	}
 	release, ok := d.slots.take(ctx, t.turn(w.cfg.Now()))
 	if !ok {
 		w.handBack(work, t, 0)
@@ -167,6 +170,7 @@ func (w *Worker) ingest(ctx context.Context, t *task) error {
 	case e.Parked && t.lane != event.Parked:
 		return w.forward(ctx, t)
 	case t.lane == event.Parked && w.blocked(e):
+		w.ledgerTrouble(ctx, w.ledger.keepFresh(ctx, t, e, w.stages.names(), w.cfg.Now()))
 		return &later{quiet: true, err: errors.New("the sinks that miss the result are down")}
 	}
 	f, err := w.fetch(ctx, t)

@@ -19,9 +19,9 @@ const (
 	reapAgain = 30 * time.Second
 )
 
-// reap makes dead letters of events that were delivered as often as they may be,
-// until ctx is done: each worker that took them ended before it could say anything.
-// Workers share the advisories.
+// reap takes up events that were delivered as often as they may be, until ctx is done:
+// each worker that took them ended before it could look at them. Workers share the
+// advisories.
 func (w *Worker) reap(ctx context.Context, advisories jetstream.Consumer) {
 	for ctx.Err() == nil {
 		err := w.reapOnce(ctx, advisories)
@@ -71,15 +71,15 @@ func (w *Worker) reapOne(ctx context.Context, msg jetstream.Msg) error {
 	if err != nil {
 		return fmt.Errorf("read an event that no worker survives: %w", err)
 	}
-	if err := w.buryCrashed(ctx, stream, raw, advisory); err != nil {
+	if err := w.endCrashed(ctx, stream, raw, advisory); err != nil {
 		return err
 	}
 	return msg.DoubleAck(ctx)
 }
 
-// buryCrashed makes the dead letter, unless the event's work is done: only its
+// endCrashed does with the event what suspect does, unless its work is done: only its
 // acknowledgements were lost then.
-func (w *Worker) buryCrashed(ctx context.Context, stream jetstream.Stream, raw *jetstream.RawStreamMsg, advisory event.Advisory) error {
+func (w *Worker) endCrashed(ctx context.Context, stream jetstream.Stream, raw *jetstream.RawStreamMsg, advisory event.Advisory) error {
 	lane, account, product, err := event.ParseSubject(raw.Subject)
 	if err != nil || advisory.Consumer != event.ConsumerName(account, lane) {
 		// Somebody else's message, or another one's consumer of ours.
@@ -87,14 +87,21 @@ func (w *Worker) buryCrashed(ctx context.Context, stream jetstream.Stream, raw *
 	}
 	if e, err := event.Decode(product, raw.Data); err == nil {
 		known, err := w.ledger.read(ctx, ledgerKey(product, e.Token))
-		if err == nil && known.covers(w.stages.names()) {
+		if err == nil && !known.outdated(event.Again(raw.Header), raw.Time) && known.covers(w.stages.names()) {
 			return event.Remove(ctx, stream, raw.Sequence)
 		}
 	}
+	past := event.PastOf(raw.Time, raw.Header)
+	past.Attempts += advisory.Deliveries
+	if past.Crashes++; past.Crashes < crashLimit {
+		if err := w.publisher.Republish(ctx, raw.Subject, raw.Data, raw.Header, past, renewalID(advisory.Stream, raw.Sequence, raw.Time)); err != nil {
+			return fmt.Errorf("put an event on the stream anew: %w", err)
+		}
+		return event.Remove(ctx, stream, raw.Sequence)
+	}
+	end := crashed(past.Attempts)
 	letter := w.storedLetter(raw, account)
-	letter.Reason, letter.Code = event.Crashed, "max_deliveries"
-	letter.Attempts += advisory.Deliveries
-	letter.Detail = fmt.Sprintf("delivered %d times, and no worker said what became of it: each ended or lost its connection", advisory.Deliveries)
+	letter.Attempts, letter.Reason, letter.Code, letter.Detail = past.Attempts, end.reason, end.code, end.Error()
 	return w.buryStored(ctx, stream, letter)
 }
 

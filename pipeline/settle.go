@@ -21,10 +21,14 @@ const (
 	// again: the two hours that a token lives at most (FACTS §4), and a margin for
 	// clocks that differ.
 	unfinishedFor = 2*time.Hour + 15*time.Minute
-	// renewAt is how many deliveries of one message are left, of the server's
-	// limit, for those of workers that die: then the event is put on the stream
-	// anew. Retries end by time, never by a count.
-	renewAt = event.MaxDeliveries / 2
+	// renewAt is at which delivery of one message a worker that cannot end it puts the
+	// event on the stream anew: retries end by time, never by the server's count. So a
+	// message that comes more often has ended the workers that took it, or they could
+	// not publish; see suspect.
+	renewAt = 10
+	// crashLimit is how many messages in a row may come that often before the event is
+	// given up.
+	crashLimit = 3
 )
 
 // later is the decision to have an event delivered again.
@@ -189,7 +193,9 @@ const leastNak = time.Millisecond
 // handBack gives an event to whoever fetches next, after the given time.
 func (w *Worker) handBack(ctx context.Context, t *task, wait time.Duration) {
 	w.outcome(ctx, t.delivery, telemetry.HandedBack)
-	if !w.renew(ctx, t, w.cfg.Now().Add(wait)) {
+	past := t.past
+	past.NotBefore = w.cfg.Now().Add(wait)
+	if !w.renew(ctx, t, past) {
 		_ = t.msg.NakWithDelay(max(wait, leastNak))
 	}
 }
@@ -200,7 +206,9 @@ const mostPutOff = time.Hour
 
 // putOff has an event that came before its time delivered again at that.
 func (w *Worker) putOff(ctx context.Context, t *task) {
-	_ = t.msg.NakWithDelay(min(max(time.Millisecond, t.past.NotBefore.Sub(w.cfg.Now())), mostPutOff))
+	if !w.renew(ctx, t, t.past) {
+		_ = t.msg.NakWithDelay(min(max(leastNak, t.past.NotBefore.Sub(w.cfg.Now())), mostPutOff))
+	}
 	w.outcome(ctx, t.delivery, telemetry.Retried)
 }
 
@@ -213,7 +221,9 @@ func (w *Worker) postpone(ctx context.Context, t *task, again *later) {
 	} else if left := t.deadline().Sub(w.cfg.Now()); wait > left {
 		wait = max(left, again.least, time.Second)
 	}
-	if !w.renew(ctx, t, w.cfg.Now().Add(wait)) {
+	past := t.past
+	past.NotBefore, past.Crashes = w.cfg.Now().Add(wait), 0
+	if !w.renew(ctx, t, past) {
 		_ = t.msg.NakWithDelay(wait)
 	}
 	w.outcome(ctx, t.delivery, telemetry.Retried)
@@ -224,18 +234,16 @@ func (w *Worker) postpone(ctx context.Context, t *task, again *later) {
 	w.complain(ctx, t, again.err, wait)
 }
 
-// renew puts an event that was delivered often on its stream anew, to be worked on
-// at the given time, and ends the old message; see renewAt. It returns false if
-// the event is left as it is.
-func (w *Worker) renew(ctx context.Context, t *task, at time.Time) bool {
+// renew puts an event that was delivered often on its stream anew, with the given past,
+// and ends the old message; see renewAt. It returns false if the event is left as it is.
+func (w *Worker) renew(ctx context.Context, t *task, past event.Past) bool {
 	if t.meta == nil || t.meta.NumDelivered < renewAt {
 		return false
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), ackWait)
 	defer cancel()
-	past := t.past
-	past.Attempts, past.NotBefore = t.attempts(), at
-	id := "again-" + t.meta.Stream + "-" + strconv.FormatUint(t.meta.Sequence.Stream, 10) + "-" + strconv.FormatInt(t.meta.Timestamp.UnixNano(), 36)
+	past.Attempts = t.attempts()
+	id := renewalID(t.meta.Stream, t.meta.Sequence.Stream, t.meta.Timestamp)
 	if err := w.publisher.Republish(ctx, t.msg.Subject(), t.msg.Data(), t.msg.Headers(), past, id); err != nil {
 		w.troubles.note(ctx, "renew", "cannot put events on the stream anew; they will come again", "error", err)
 		return false
@@ -244,6 +252,42 @@ func (w *Worker) renew(ctx context.Context, t *task, at time.Time) bool {
 	// If this is lost, the event is there twice, which does no harm.
 	_ = t.msg.DoubleAck(ctx)
 	return true
+}
+
+// renewalID is the message id of an event that is put on a stream anew: two workers who
+// do that with one message store one.
+func renewalID(stream string, sequence uint64, published time.Time) string {
+	return "again-" + stream + "-" + strconv.FormatUint(sequence, 10) + "-" + strconv.FormatInt(published.UnixNano(), 36)
+}
+
+// suspect looks at an event before anything is done with it: one that comes too often
+// is put on its stream anew, and given up the third time in a row, for it may be what
+// ends the workers. It tells whether the event is settled.
+func (w *Worker) suspect(ctx context.Context, t *task) bool {
+	if t.meta.NumDelivered <= renewAt {
+		return false
+	}
+	past := t.past
+	past.Crashes++
+	if past.Crashes < crashLimit {
+		if !w.renew(ctx, t, past) {
+			return false
+		}
+		w.outcome(ctx, t.delivery, telemetry.Retried)
+		return true
+	}
+	if known, err := w.ledger.load(ctx, t); err == nil && known.covers(w.stages.names()) {
+		// Only its acknowledgements were lost.
+		return false
+	}
+	w.settle(ctx, t, crashed(t.attempts()), time.Time{})
+	return true
+}
+
+// crashed is the decision about an event that no worker survives.
+func crashed(deliveries uint64) *giveUp {
+	return &giveUp{reason: event.Crashed, code: "max_deliveries",
+		err: fmt.Errorf("delivered %d times, and no worker said what became of it: each ended or lost its connection", deliveries)}
 }
 
 // complain logs why an event has to wait, once per trouble and not per event.

@@ -12,18 +12,12 @@ import (
 // urgentBefore is how long before its deadline an event goes before all others.
 const urgentBefore = 6 * time.Hour
 
-// turn says who gets the next slot: the higher priority first, and of one priority
-// the nearer deadline.
+// turn says who gets the next slot: live events before backfill, and among them the
+// nearer deadline. So what is urgent goes first, also if it came to be so while it
+// waited.
 type turn struct {
 	priority limit.Priority
 	deadline time.Time
-}
-
-func (t turn) before(other turn) bool {
-	if t.priority != other.priority {
-		return t.priority < other.priority
-	}
-	return t.deadline.Before(other.deadline)
 }
 
 // slots bounds the events of an account that are worked on at once, and gives
@@ -31,6 +25,7 @@ func (t turn) before(other turn) bool {
 type slots struct {
 	// backfill is how many of the places backfill may have.
 	backfill int
+	now      func() time.Time
 
 	mu           sync.Mutex
 	free         int
@@ -38,15 +33,16 @@ type slots struct {
 	live, behind waiters // behind are the waiters of backfill
 }
 
-func newSlots(all, backfill int) *slots { return &slots{free: all, backfill: backfill} }
+func newSlots(all, backfill int, now func() time.Time) *slots {
+	return &slots{free: all, backfill: backfill, now: now}
+}
 
 // take waits for a place; the caller calls release when it is done with it. It
 // returns false if ctx ends before.
 func (s *slots) take(ctx context.Context, t turn) (release func(), ok bool) {
 	w := &waiter{turn: t, given: make(chan struct{})}
 	s.mu.Lock()
-	queue := s.queue(t)
-	heap.Push(queue, w)
+	heap.Push(s.queue(t), w)
 	s.give()
 	s.mu.Unlock()
 	select {
@@ -55,14 +51,14 @@ func (s *slots) take(ctx context.Context, t turn) (release func(), ok bool) {
 		s.mu.Lock()
 		waiting := w.place >= 0
 		if waiting {
-			heap.Remove(queue, w.place)
+			heap.Remove(s.queue(w.turn), w.place)
 		}
 		s.mu.Unlock()
 		if waiting {
 			return nil, false
 		}
 	}
-	return func() { s.put(t) }, true
+	return func() { s.put(w.turn) }, true
 }
 
 func (s *slots) queue(t turn) *waiters {
@@ -84,6 +80,7 @@ func (s *slots) put(t turn) {
 
 // give hands out free places; s.mu is held.
 func (s *slots) give() {
+	s.promote()
 	for s.free > 0 {
 		queue := &s.live
 		if queue.Len() == 0 {
@@ -95,6 +92,18 @@ func (s *slots) give() {
 		s.free--
 		if w, ok := heap.Pop(queue).(*waiter); ok {
 			close(w.given)
+		}
+	}
+}
+
+// promote moves the waiters of backfill that have become urgent to the others; s.mu is
+// held.
+func (s *slots) promote() {
+	now := s.now()
+	for s.behind.Len() > 0 && s.behind[0].turn.deadline.Sub(now) < urgentBefore {
+		if w, ok := heap.Pop(&s.behind).(*waiter); ok {
+			w.turn.priority = limit.Urgent
+			heap.Push(&s.live, w)
 		}
 	}
 }
@@ -111,7 +120,7 @@ type waiter struct {
 type waiters []*waiter
 
 func (q waiters) Len() int           { return len(q) }
-func (q waiters) Less(i, j int) bool { return q[i].turn.before(q[j].turn) }
+func (q waiters) Less(i, j int) bool { return q[i].turn.deadline.Before(q[j].turn.deadline) }
 func (q waiters) Swap(i, j int) {
 	q[i], q[j] = q[j], q[i]
 	q[i].place, q[j].place = i, j

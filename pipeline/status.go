@@ -60,9 +60,12 @@ type DeadlineStatus struct {
 	Token       string    `json:"token"`
 }
 
-// PausedStatus is an account whose events wait because the API refuses its calls.
+// PausedStatus is an account whose events wait because the API refuses a replica's
+// calls.
 type PausedStatus struct {
 	Account string `json:"account"`
+	// Replica is the daemon that found out.
+	Replica string `json:"replica"`
 	// Code and Text are what the API said.
 	Code  string    `json:"code"`
 	Text  string    `json:"text"`
@@ -113,7 +116,7 @@ func ReadStatus(ctx context.Context, js jetstream.JetStream, accounts []string) 
 	if s.DeadByReason, s.Dead, err = event.CountDeadLetters(ctx, js); err != nil {
 		return s, err
 	}
-	if s.Strangers, err = readStrangers(ctx, stream, accounts); err != nil {
+	if s.Strangers, err = readStrangers(ctx, js, accounts); err != nil {
 		return s, err
 	}
 	for _, account := range accounts {
@@ -142,9 +145,8 @@ func (s *Status) readReplicas(ctx context.Context, js jetstream.JetStream) error
 	if err != nil {
 		return err
 	}
-	for _, account := range slices.Sorted(maps.Keys(notes)) {
-		n := notes[account]
-		s.Paused = append(s.Paused, PausedStatus{Account: account, Code: n.Code, Text: n.Text, Since: n.Since})
+	for _, n := range notes {
+		s.Paused = append(s.Paused, PausedStatus{Account: n.Account, Replica: n.Replica, Code: n.Code, Text: n.Text, Since: n.Since})
 	}
 	replicas, err := replica.List(ctx, js)
 	if err != nil {
@@ -179,9 +181,9 @@ func (s *Status) readDeadline(ctx context.Context, js jetstream.JetStream, accou
 	}
 	l := &ledger{kv}
 	for _, one := range near.events {
-		if one.delivered {
+		if one.delivered || time.Until(one.deadline) < urgentBefore {
 			e, err := l.read(ctx, ledgerKey(one.product, one.token))
-			if err == nil && (e.Complete || e.Parked) {
+			if err == nil && !e.outdated(one.again, one.published) && (e.Complete || e.Parked) {
 				continue
 			}
 		}
@@ -204,16 +206,16 @@ func (w *Worker) watchStrangers(ctx context.Context) {
 		names[i] = a.Name
 	}
 	for {
-		if stream, err := w.js.Stream(ctx, event.Stream); err == nil {
-			strangers, err := readStrangers(ctx, stream, names)
-			if err != nil {
-				w.log.Debug("cannot look for events of accounts that are not configured", "error", err)
-			}
-			total := uint64(0)
-			for account, n := range strangers {
-				total += n
-				w.log.Warn("nobody takes the events of an account that is not configured", "account", account, "events", n)
-			}
+		strangers, err := readStrangers(ctx, w.js, names)
+		if err != nil && ctx.Err() == nil {
+			w.log.Debug("cannot look for events of accounts that are not configured", "error", err)
+		}
+		total := uint64(0)
+		for account, n := range strangers {
+			total += n
+			w.log.Warn("nobody takes the events of an account that is not configured", "account", account, "events", n)
+		}
+		if err == nil {
 			w.metrics.Strangers(total)
 		}
 		if sleep(ctx, strangersEvery) != nil {
@@ -222,21 +224,28 @@ func (w *Worker) watchStrangers(ctx context.Context) {
 	}
 }
 
-// readStrangers counts the stored events of accounts that are not among those
-// given: a typing error of a publisher, or an account that was removed.
-func readStrangers(ctx context.Context, stream jetstream.Stream, accounts []string) (map[string]uint64, error) {
-	info, err := stream.Info(ctx, jetstream.WithSubjectFilter(">"))
-	if err != nil {
-		return nil, fmt.Errorf("look at the subjects of stream %s: %w", event.Stream, err)
-	}
+// readStrangers counts the stored events, those of parked results too, of accounts that
+// are not among those given: a typing error of a publisher, or an account that was
+// removed.
+func readStrangers(ctx context.Context, js jetstream.JetStream, accounts []string) (map[string]uint64, error) {
 	strangers := map[string]uint64{}
-	for subject, n := range info.State.Subjects {
-		_, account, _, err := event.ParseSubject(subject)
+	for _, name := range []string{event.Stream, event.ParkedStream} {
+		stream, err := js.Stream(ctx, name)
 		if err != nil {
-			account = subject
+			return nil, fmt.Errorf("look at stream %s: %w", name, err)
 		}
-		if !slices.Contains(accounts, account) {
-			strangers[account] += n
+		info, err := stream.Info(ctx, jetstream.WithSubjectFilter(">"))
+		if err != nil {
+			return nil, fmt.Errorf("look at the subjects of stream %s: %w", name, err)
+		}
+		for subject, n := range info.State.Subjects {
+			_, account, _, err := event.ParseSubject(subject)
+			if err != nil {
+				account = subject
+			}
+			if !slices.Contains(accounts, account) {
+				strangers[account] += n
+			}
 		}
 	}
 	return strangers, nil

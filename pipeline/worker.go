@@ -159,7 +159,7 @@ func New(cfg Config, deps Deps) (*Worker, error) {
 		w.gates[s.Name()] = &gate{now: cfg.Now, retry: cfg.Retry}
 	}
 	for _, a := range deps.Accounts {
-		w.accounts = append(w.accounts, &account{Account: a, slots: newSlots(cfg.Slots, max(1, cfg.Slots*3/4))})
+		w.accounts = append(w.accounts, &account{Account: a, slots: newSlots(cfg.Slots, max(1, cfg.Slots*3/4), cfg.Now)})
 	}
 	return w, nil
 }
@@ -187,7 +187,9 @@ func (w *Worker) Run(ctx context.Context) error {
 		fetching.Go(func() error { return l.fetch(fetchCtx, work, &inWork) })
 	}
 	watching.Go(func() { w.watchStrangers(fetchCtx) })
-	watching.Go(func() { w.watchDeadlines(fetchCtx, work) })
+	for _, a := range w.accounts {
+		watching.Go(func() { w.watchDeadlines(fetchCtx, work, a) })
+	}
 	watching.Go(func() { w.watchParking(fetchCtx) })
 	watching.Go(func() { w.reap(fetchCtx, w.advisories) })
 	beating := make(chan struct{})
@@ -261,7 +263,7 @@ func (w *Worker) openLanes(ctx context.Context) ([]*lane, error) {
 	var lanes []*lane
 	for _, a := range w.accounts {
 		// Parked results need no API, and must not hold those that do.
-		parked := newSlots(max(1, w.cfg.Slots/parkedShare), 0)
+		parked := newSlots(max(1, w.cfg.Slots/parkedShare), 0, w.cfg.Now)
 		for _, name := range event.Lanes() {
 			l := &lane{worker: w, account: a, name: name, slots: a.slots, room: make(chan struct{}, 2*w.cfg.Slots)}
 			if name == event.Parked {

@@ -660,7 +660,7 @@ func TestNoEventIsGivenUpAtOnce(t *testing.T) {
 			}
 			b.publishEvent(event.Event{Token: "T-1", RuleID: "1", IssuedAt: time.Now().Add(-1000 * time.Hour)})
 			b.start()
-			b.idle()
+			b.noneHeld()
 			if !b.record.has("T-1") || len(b.dead()) != 0 {
 				t.Errorf("recorded: %v, dead: %v", b.record.has("T-1"), b.dead())
 			}
@@ -709,12 +709,13 @@ func TestSlotsAreNotShared(t *testing.T) {
 func TestStrangersAreTold(t *testing.T) {
 	b := newBench(t)
 	b.raw("faceid.completed.mian.enhanced", `{"token":"T-1"}`)
+	b.raw("faceid.parked.gone.enhanced", `{"token":"T-1"}`)
 	b.start()
 	b.until("the stranger is told", func() bool {
 		return strings.Contains(b.log.String(), "nobody takes the events of an account that is not configured") && strings.Contains(b.log.String(), "account=mian events=1")
 	})
 	status, err := pipeline.ReadStatus(t.Context(), b.js, []string{"main"})
-	if err != nil || status.Strangers["mian"] != 1 || len(status.Strangers) != 1 {
+	if err != nil || status.Strangers["mian"] != 1 || status.Strangers["gone"] != 1 || len(status.Strangers) != 2 {
 		t.Errorf("%+v, %v", status, err)
 	}
 }

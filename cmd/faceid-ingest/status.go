@@ -125,7 +125,7 @@ func printStatus(w io.Writer, s pipeline.Status) {
 		_, _ = fmt.Fprintf(w, "nearest deadline of account %s: "+what+"\n", d.Account, d.Token, seconds(max(d.LeftSeconds, -d.LeftSeconds)))
 	}
 	for _, p := range s.Paused {
-		_, _ = fmt.Fprintf(w, "account %s is paused since %s: %s\n", p.Account, p.Since.Local().Format(time.DateTime), p.Text)
+		_, _ = fmt.Fprintf(w, "account %s is paused by daemon %s since %s: %s\n", p.Account, p.Replica, p.Since.Local().Format(time.DateTime), p.Text)
 	}
 	for _, d := range s.SinksDown {
 		_, _ = fmt.Fprintf(w, "sink %s does not take results of daemon %s since %s (%s)\n", d.Sink, d.Replica, d.Since.Local().Format(time.DateTime), d.Class)

@@ -15,6 +15,7 @@ import (
 const (
 	headerNotBefore = "Faceid-Not-Before"
 	headerHistory   = "Faceid-History"
+	headerCrashes   = "Faceid-Crashes"
 )
 
 const (
@@ -46,6 +47,9 @@ type Past struct {
 	Attempts uint64
 	// NotBefore is when it is to be worked on; zero means at once.
 	NotBefore time.Time
+	// Crashes is how many messages of the event in a row, the last ones, were delivered
+	// again and again without a worker saying what became of them.
+	Crashes uint64
 	// History are its burials, oldest first. The newest 16 are kept.
 	History []Burial
 }
@@ -61,6 +65,9 @@ func PastOf(published time.Time, h nats.Header) Past {
 	}
 	if n, err := strconv.ParseUint(h.Get(headerAttempts), 10, 64); err == nil {
 		p.Attempts = min(n, maxAttempts)
+	}
+	if n, err := strconv.ParseUint(h.Get(headerCrashes), 10, 64); err == nil {
+		p.Crashes = min(n, maxAttempts)
 	}
 	if at, err := time.Parse(time.RFC3339Nano, h.Get(headerNotBefore)); err == nil && !at.After(published.Add(maxWait)) {
 		p.NotBefore = at.UTC()
@@ -98,6 +105,9 @@ func (p Past) set(h nats.Header) {
 	h.Set(headerAttempts, strconv.FormatUint(p.Attempts, 10))
 	if !p.NotBefore.IsZero() {
 		h.Set(headerNotBefore, p.NotBefore.UTC().Format(time.RFC3339Nano))
+	}
+	if p.Crashes > 0 {
+		h.Set(headerCrashes, strconv.FormatUint(p.Crashes, 10))
 	}
 	if text := encodeHistory(p.History); text != "" {
 		h.Set(headerHistory, text)

@@ -87,11 +87,15 @@ func message(lane Lane, account string, product result.Product, e Event, header 
 	return msg, nil
 }
 
+// maxTraceHeader bounds what is copied of a trace header, in bytes: what the W3C asks
+// everybody to pass on of a tracestate. A longer one is left out.
+const maxTraceHeader = 512
+
 // copyTrace copies the trace context. Publishers that treat the headers of NATS as
 // those of HTTP write Traceparent.
 func copyTrace(to, from nats.Header) {
 	for _, name := range traceHeaders {
-		if v := cmp.Or(from.Get(name), from.Get(textproto.CanonicalMIMEHeaderKey(name))); v != "" {
+		if v := cmp.Or(from.Get(name), from.Get(textproto.CanonicalMIMEHeaderKey(name))); v != "" && len(v) <= maxTraceHeader {
 			to.Set(name, v)
 		}
 	}

@@ -29,10 +29,12 @@ const (
 	// out a delay: a bound would let events that wait keep new ones away. Workers
 	// bound what they hold themselves.
 	maxAckPending = -1
-	// MaxDeliveries is how often one message is delivered at most. A worker puts an
-	// event on the stream anew long before (see Publisher.Republish), so that only
-	// one whose workers die on it comes here; see AdvisoryStream.
-	MaxDeliveries = 30
+	// MaxDeliveries is how often one message of a result that is not parked is delivered
+	// at most. Workers put an event on the stream anew long before (see
+	// Publisher.Republish), so that only one that ends them before they can look at it
+	// comes here; see AdvisoryStream. A parked one is delivered without end, for nobody
+	// would miss it.
+	MaxDeliveries = 100
 	// reaperName is the durable consumer of AdvisoryStream.
 	reaperName = "reaper"
 	// advisoryPrefix is where a server publishes that a message was delivered as
@@ -86,7 +88,7 @@ func EnsureStreams(ctx context.Context, js jetstream.JetStream, replicas int) er
 	advisories := jetstream.StreamConfig{
 		Name:        AdvisoryStream,
 		Description: "What the server says of FaceID events that no worker survives",
-		Subjects:    []string{advisoryPrefix + Stream + ".*", advisoryPrefix + ParkedStream + ".*"},
+		Subjects:    []string{advisoryPrefix + Stream + ".*"},
 		Retention:   jetstream.WorkQueuePolicy,
 		Storage:     jetstream.FileStorage,
 		Discard:     jetstream.DiscardNew,
@@ -153,6 +155,11 @@ func losing(have, want jetstream.StreamConfig) string {
 // an event to another worker.
 func EnsureConsumer(ctx context.Context, js jetstream.JetStream, account string, lane Lane, ackWait time.Duration) (jetstream.Consumer, error) {
 	name := ConsumerName(account, lane)
+	// The worker decides when to give up, by time left and not by a count.
+	most := MaxDeliveries
+	if lane == Parked {
+		most = -1
+	}
 	consumer, err := js.CreateOrUpdateConsumer(ctx, lane.Stream(), jetstream.ConsumerConfig{
 		Durable:       name,
 		Description:   fmt.Sprintf("Worker of account %s, %s events", account, lane),
@@ -160,9 +167,7 @@ func EnsureConsumer(ctx context.Context, js jetstream.JetStream, account string,
 		DeliverPolicy: jetstream.DeliverAllPolicy,
 		AckPolicy:     jetstream.AckExplicitPolicy,
 		AckWait:       ackWait,
-		// The worker decides when to give up, by time left and not by a count; this
-		// is for an event that ends every worker.
-		MaxDeliver:    MaxDeliveries,
+		MaxDeliver:    most,
 		MaxAckPending: maxAckPending,
 		ReplayPolicy:  jetstream.ReplayInstantPolicy,
 	})
@@ -201,7 +206,7 @@ type Advisory struct {
 // server's subjects can forge one: it is a hint, as events are.
 func DecodeAdvisory(body []byte) (Advisory, error) {
 	var a Advisory
-	if err := json.Unmarshal(body, &a); err != nil || a.Sequence == 0 || a.Stream != Stream && a.Stream != ParkedStream {
+	if err := json.Unmarshal(body, &a); err != nil || a.Sequence == 0 || a.Stream != Stream {
 		return Advisory{}, errors.New("not an advisory about an event")
 	}
 	return a, nil

@@ -85,6 +85,14 @@ func ClassOf(err error) Class {
 	}
 }
 
+// OfWholeAccount tells whether an error of class AccountTrouble is of the account
+// itself, as arrears are, and not of what one machine may have wrong by itself: its
+// clock, its address or an old key.
+func OfWholeAccount(err error) bool {
+	var e *Error
+	return errors.As(err, &e) && e.Class == AccountTrouble && strings.HasPrefix(e.Code, "UnauthorizedOperation")
+}
+
 // apiCode is one row of the table of the API's error codes.
 type apiCode struct {
 	class Class

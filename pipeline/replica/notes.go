@@ -1,6 +1,7 @@
 package replica
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -12,8 +13,11 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 )
 
-// Note says why an account is paused.
+// Note says why a replica has paused an account.
 type Note struct {
+	// Account and Replica are whose it is.
+	Account string `json:"-"`
+	Replica string `json:"-"`
 	// Code is the API's, Text this program's words for it.
 	Code string `json:"code"`
 	Text string `json:"text"`
@@ -23,11 +27,11 @@ type Note struct {
 	Until time.Time `json:"until"`
 }
 
-// SetNote tells everybody why an account is paused. It lasts for a minute.
+// SetNote tells everybody why this replica has paused an account. It lasts for a minute.
 func (m *Member) SetNote(ctx context.Context, account string, note Note) error {
 	line, err := json.Marshal(note)
 	if err == nil {
-		_, err = m.bucket().Put(ctx, notePrefix+account, line)
+		_, err = m.bucket().Put(ctx, notePrefix+account+"."+m.id, line)
 	}
 	if err != nil {
 		return fmt.Errorf("note that an account is paused: %w", err)
@@ -35,22 +39,47 @@ func (m *Member) SetNote(ctx context.Context, account string, note Note) error {
 	return nil
 }
 
-// ClearNote takes a note back.
+// ClearNote takes this replica's note back.
 func (m *Member) ClearNote(ctx context.Context, account string) error {
-	if err := m.bucket().Purge(ctx, notePrefix+account); err != nil {
+	if err := m.bucket().Purge(ctx, notePrefix+account+"."+m.id); err != nil {
 		return fmt.Errorf("take back the note of a paused account: %w", err)
 	}
 	return nil
 }
 
-// Notes returns the accounts that are paused, by name. A bucket that is not there is
-// empty.
-func Notes(ctx context.Context, js jetstream.JetStream) (map[string]Note, error) {
-	notes := map[string]Note{}
-	err := each(ctx, js, notePrefix, func(name string, value []byte) {
-		if n, err := parseNote(value); err == nil {
-			notes[plain(name)] = n
+// AllNoted tells whether all live replicas that serve an account, this one included, have
+// a note on it; false if that cannot be told.
+func (m *Member) AllNoted(ctx context.Context, account string) bool {
+	notes, err := Notes(ctx, m.js)
+	if err != nil {
+		return false
+	}
+	noted := map[string]bool{}
+	for _, n := range notes {
+		noted[n.Replica] = noted[n.Replica] || n.Account == account
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for id, o := range m.others {
+		if !noted[id] && slices.Contains(o.accounts, account) {
+			return false
 		}
+	}
+	return noted[m.id]
+}
+
+// Notes returns the notes of all replicas, in the order of accounts and replicas. A
+// bucket that is not there is empty.
+func Notes(ctx context.Context, js jetstream.JetStream) ([]Note, error) {
+	var notes []Note
+	err := each(ctx, js, notePrefix, func(name string, value []byte) {
+		if n, err := parseNote(value); err == nil && len(notes) < maxList {
+			n.Account, n.Replica, _ = strings.Cut(plain(name), ".")
+			notes = append(notes, n)
+		}
+	})
+	slices.SortFunc(notes, func(a, b Note) int {
+		return cmp.Or(strings.Compare(a.Account, b.Account), strings.Compare(a.Replica, b.Replica))
 	})
 	return notes, err
 }

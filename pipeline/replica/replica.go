@@ -198,13 +198,14 @@ func (m *Member) Close(ctx context.Context) error {
 // ID returns the name of this replica.
 func (m *Member) ID() string { return m.id }
 
-// Leads tells whether this replica is the first of those that live, by their ids: the
-// one to do what one alone should do. For moments there may be two of them, or none.
-func (m *Member) Leads() bool {
+// Leads tells whether this replica, which serves the account, is the first of those
+// that do and live, by their ids: the one to do what one alone should do. For moments
+// there may be two of them, or none.
+func (m *Member) Leads(account string) bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	for id, o := range m.others {
-		if id < m.id && time.Since(o.heard) < deadAfter {
+		if id < m.id && time.Since(o.heard) < deadAfter && slices.Contains(o.accounts, account) {
 			return false
 		}
 	}

@@ -146,7 +146,7 @@ func TestShares(t *testing.T) {
 	_, js := connect(t, s)
 	one, two, three := newShares(), newShares(), newShares()
 	first := join(t, js, one.set, "main", "other")
-	if one.get("main") != 1 || !first.Leads() {
+	if one.get("main") != 1 || !first.Leads("main") {
 		t.Errorf("alone: %v", one.now)
 	}
 	second := join(t, js, two.set, "main")
@@ -158,12 +158,15 @@ func TestShares(t *testing.T) {
 	until(t, "shares are by account", func() bool { return one.get("main") == 2 && one.get("other") == 2 && three.get("other") == 2 })
 	leaders := 0
 	for _, m := range []*replica.Member{first, second, third} {
-		if m.Leads() {
+		if m.Leads("") {
 			leaders++
 		}
 	}
-	if leaders != 1 {
-		t.Errorf("%d lead", leaders)
+	if leaders != 3 {
+		t.Errorf("%d lead where nobody else serves", leaders)
+	}
+	if first.Leads("main") == second.Leads("main") || first.Leads("other") == third.Leads("other") {
+		t.Error("two lead, or none")
 	}
 	list, err := replica.List(t.Context(), js)
 	if err != nil || len(list) != 3 || list[0].Host != "host" || list[0].Sinks["records"].Class != "transient" || list[0].Sinks["records"].Since.Unix() != 1_800_000_000 {
@@ -207,13 +210,30 @@ func TestNotes(t *testing.T) {
 		t.Errorf("before there is a bucket: %v, %v", notes, err)
 	}
 	m := join(t, js, newShares().set, "main")
-	want := replica.Note{Code: "UnauthorizedOperation.Arrears", Text: "arrears", Since: time.Now().UTC(), Until: time.Now().Add(time.Minute).UTC()}
+	want := replica.Note{Account: "main", Replica: m.ID(), Code: "UnauthorizedOperation.Arrears", Text: "arrears", Since: time.Now().UTC(), Until: time.Now().Add(time.Minute).UTC()}
 	if err := m.SetNote(t.Context(), "main", want); err != nil {
 		t.Fatal(err)
 	}
-	if notes, err := replica.Notes(t.Context(), js); err != nil || notes["main"] != want {
+	if notes, err := replica.Notes(t.Context(), js); err != nil || len(notes) != 1 || notes[0] != want {
 		t.Errorf("%v, %v", notes, err)
 	}
+	if !m.AllNoted(t.Context(), "main") || m.AllNoted(t.Context(), "other") {
+		t.Error("one alone, and its note")
+	}
+	second := join(t, js, newShares().set, "main")
+	third := join(t, js, newShares().set, "other")
+	until(t, "another serves the account", func() bool { return !m.AllNoted(t.Context(), "main") })
+	if err := second.SetNote(t.Context(), "main", want); err != nil {
+		t.Fatal(err)
+	}
+	if !m.AllNoted(t.Context(), "main") || !second.AllNoted(t.Context(), "main") || third.AllNoted(t.Context(), "main") {
+		t.Error("all who serve it have their notes")
+	}
+	if err := second.ClearNote(t.Context(), "main"); err != nil {
+		t.Fatal(err)
+	}
+	leave(t, second)
+	leave(t, third)
 	if err := m.ClearNote(t.Context(), "main"); err != nil {
 		t.Fatal(err)
 	}
