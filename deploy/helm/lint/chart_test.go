@@ -36,7 +36,10 @@ type configuration struct {
 	Worker   struct {
 		ShutdownGrace string `json:"shutdown_grace"`
 	} `json:"worker"`
-	HTTP struct{ Admin string } `json:"http"`
+	HTTP struct {
+		Admin string
+		TLS   struct{ Cert string }
+	} `json:"http"`
 }
 
 func TestChart(t *testing.T) {
@@ -51,6 +54,7 @@ func TestChart(t *testing.T) {
 				t.Fatal(err)
 			}
 			o.checkPod(t)
+			o.checkScheme(t, c)
 			o.checkTimesAndSizes(t, c)
 			o.checkFiles(t, text)
 			o.checkReferences(t)
@@ -124,6 +128,25 @@ func (o *objects) checkPod(t *testing.T) {
 	}
 }
 
+// checkScheme wants the kubelet and Prometheus to speak as the daemon does.
+func (o *objects) checkScheme(t *testing.T, c configuration) {
+	t.Helper()
+	want := core.URISchemeHTTP
+	if c.HTTP.TLS.Cert != "" {
+		want = core.URISchemeHTTPS
+	}
+	for _, p := range []*core.Probe{o.container(t).StartupProbe, o.container(t).LivenessProbe, o.container(t).ReadinessProbe} {
+		if p.HTTPGet.Scheme != want {
+			t.Errorf("a probe asks by %s, the daemon answers to %s", p.HTTPGet.Scheme, want)
+		}
+	}
+	for _, e := range o.monitor.Spec.Endpoints {
+		if e.Scheme == nil || !strings.EqualFold(string(*e.Scheme), string(want)) {
+			t.Errorf("Prometheus asks by %v, the daemon answers to %s", e.Scheme, want)
+		}
+	}
+}
+
 func (o *objects) checkTimesAndSizes(t *testing.T, c configuration) {
 	t.Helper()
 	grace, err := time.ParseDuration(c.Worker.ShutdownGrace)
@@ -182,7 +205,7 @@ func (o *objects) checkFiles(t *testing.T, text string) {
 	}
 	files := 0
 	each(c, func(key, value string) {
-		if _, isFile := strings.CutSuffix(key, "_file"); isFile || key == "ca" {
+		if _, isFile := strings.CutSuffix(key, "_file"); isFile || key == "ca" || key == "cert" {
 			files++
 			if filepath.Dir(value) != "/run/secrets" {
 				t.Errorf("%s is %s", key, value)

@@ -28,6 +28,11 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- end -}}
 {{- end -}}
 
+{{- /* How the admin port is spoken to. */ -}}
+{{- define "faceid-ingest.scheme" -}}
+{{- if dig "http" "tls" "cert" "" .Values.config }}HTTPS{{ else }}HTTP{{ end -}}
+{{- end -}}
+
 {{- /* Where the pod's own files are: the spool, and what commands leave behind. */ -}}
 {{- define "faceid-ingest.dataDir" -}}/var/lib/faceid-ingest{{- end -}}
 
