@@ -150,6 +150,11 @@ func TestConfigCheckOnline(t *testing.T) {
 	check(exitDone, "account main, keys       ok\n", "--product", "eid", "--token", person.Token)
 	check(exitFailed, "the service does not know this token", "--product", "eid", "--token", "another")
 
+	lift := s.api.Fail(faceidtest.Fault{Code: "AuthFailure.UnauthorizedOperation"})
+	check(exitFailed, "must allow faceid:GetDetectInfoEnhanced")
+	check(exitFailed, "must allow faceid:GetEidResult")
+	lift()
+
 	stranger, err := envelopetest.GenerateMerchant()
 	if err != nil {
 		t.Fatal(err)

@@ -327,6 +327,7 @@ func TestFaults(t *testing.T) {
 		{"throttled", faceidtest.Fault{Code: "RequestLimitExceeded.UinLimitExceeded"}, faceid.Throttled, "calls too often"},
 		{"throttled in a way to come", faceidtest.Fault{Code: "RequestLimitExceeded.New"}, faceid.Throttled, "calls too often"},
 		{"arrears", faceidtest.Fault{Code: "UnauthorizedOperation.Arrears"}, faceid.AccountTrouble, "in arrears"},
+		{"no permission", faceidtest.Fault{Code: "AuthFailure.UnauthorizedOperation"}, faceid.AccountTrouble, "must allow faceid:GetDetectInfoEnhanced"},
 		{"a code nobody knows", faceidtest.Fault{Code: "Strange.Thing"}, faceid.Transient, "does not know"},
 		{"a gateway's page", faceidtest.Fault{Status: 502}, faceid.Transient, "HTTP 502 with text/html"},
 		{"503", faceidtest.Fault{Status: 503}, faceid.Transient, "HTTP 503"},

@@ -162,6 +162,15 @@ func newAPIError(code, requestID string) *Error {
 	return &Error{Class: row.class, Code: plainASCII(code), RequestID: plainASCII(requestID), Err: errors.New(row.text)}
 }
 
+// namePermission has an error that says that a permission is missing say which.
+func namePermission(err error, permission string) error {
+	var e *Error
+	if errors.As(err, &e) && (e.Code == "AuthFailure.UnauthorizedOperation" || e.Code == "UnauthorizedOperation") {
+		e.Err = fmt.Errorf("the credentials lack a permission: their CAM policy must allow %s", permission)
+	}
+	return err
+}
+
 func lookUp(code string) apiCode {
 	if row, ok := apiCodes[code]; ok {
 		return row

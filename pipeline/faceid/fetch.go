@@ -87,7 +87,7 @@ func (c *Client) ask(ctx context.Context, action string, params map[string]any, 
 	if members, err = splitResponse(doc.JSON); err != nil {
 		return nil, nil, err
 	}
-	return doc, members, apiError(members)
+	return doc, members, namePermission(apiError(members), "faceid:"+action)
 }
 
 // endStep ends a step that ended with err, of which it keeps the class and the API's

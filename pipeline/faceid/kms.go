@@ -120,7 +120,7 @@ func (k *KMS) call(ctx context.Context, action string, params map[string]any) (m
 		return nil, err
 	}
 	var refusal *Error
-	if err := apiError(members); errors.As(err, &refusal) {
+	if err := namePermission(apiError(members), "kms:"+action); errors.As(err, &refusal) {
 		refusal.Class, refusal.Err = kmsTrouble(refusal)
 		refusal.Err = fmt.Errorf("KMS %s: %w", action, refusal.Err)
 		return nil, refusal
