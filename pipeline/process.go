@@ -251,7 +251,7 @@ func (w *Worker) ledgerTrouble(ctx context.Context, err error) {
 }
 
 func (w *Worker) count(r *result.Result) {
-	w.metrics.Verdict(r.Account, string(r.Product), r.Verdict.Passed)
+	w.metrics.Verdict(r.Account, string(r.Product), r.Verdict.Passed, faceid.VerdictLabel(r.Verdict))
 	for _, a := range r.Assets {
 		w.metrics.Asset(string(a.Kind), a.Content != nil, a.Digest.Size)
 	}

@@ -86,7 +86,7 @@ func (w *Worker) take(ctx context.Context, t *task) (_ fetched, err error) {
 // one of its events waits here, see probe.
 func (w *Worker) pull(ctx context.Context, t *task) (f fetched, err error) {
 	began := time.Now()
-	defer func() { w.metrics.Stage("pull", time.Since(began)) }()
+	defer func() { w.metrics.Stage(ctx, "pull", time.Since(began)) }()
 	if t.account.pause.held() {
 		return fetched{}, &pausedError{account: t.account.Name}
 	}
@@ -129,7 +129,7 @@ func (w *Worker) pullOnce(ctx context.Context, t *task) (f fetched, err error) {
 		}
 	}()
 	r, err := t.account.Client.Get(ctx, t.query(w.cfg.Now()), batch)
-	w.metrics.Call(t.account.Name, string(t.product), callClass(err))
+	w.metrics.Call(t.account.Name, faceid.Action(t.product), callClass(err), faceid.CodeLabel(err))
 	if err != nil {
 		return fetched{}, err
 	}

@@ -141,7 +141,7 @@ func (w *Worker) settle(work context.Context, t *task, err error, began time.Tim
 	switch {
 	case err == nil:
 		if w.acknowledge(ctx, t.delivery, telemetry.Ingested) {
-			w.metrics.Stage("event_to_ack", time.Since(began))
+			w.metrics.Stage(ctx, "event_to_ack", time.Since(began))
 			w.log.DebugContext(ctx, "ingested", t.attrs()...)
 		}
 	case errors.Is(err, errKnown):

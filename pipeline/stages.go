@@ -97,7 +97,7 @@ func (s stages) keepers() []sinks.Sink {
 func (w *Worker) store(ctx context.Context, r *result.Result, e *entry) error {
 	e.fit(r)
 	known := len(e.Done)
-	err := w.stage("archive", func() error {
+	err := w.stage(ctx, "archive", func() error {
 		return each(w.stages.archive, func(a sinks.Archiver) *sinkError { return w.archive(ctx, a, r, e) })
 	})
 	if err != nil {
@@ -107,7 +107,7 @@ func (w *Worker) store(ctx context.Context, r *result.Result, e *entry) error {
 		// Records and messages tell where archives have put things.
 		e.forget(inRecord, inNotify)
 	}
-	err = w.stage("record", func() error {
+	err = w.stage(ctx, "record", func() error {
 		return each(w.stages.record, func(s sinks.Recorder) *sinkError {
 			return w.once(ctx, e, inRecord, s, func(ctx context.Context) error { return s.Record(ctx, r) })
 		})
@@ -115,7 +115,7 @@ func (w *Worker) store(ctx context.Context, r *result.Result, e *entry) error {
 	if err != nil {
 		return err
 	}
-	return w.stage("notify", func() error {
+	return w.stage(ctx, "notify", func() error {
 		return each(w.stages.notify, func(s sinks.Notifier) *sinkError {
 			return w.once(ctx, e, inNotify, s, func(ctx context.Context) error { return s.Notify(ctx, r) })
 		})
@@ -170,10 +170,10 @@ func each[S any](list []S, call func(S) *sinkError) error {
 	return failed
 }
 
-func (w *Worker) stage(name string, do func() error) error {
+func (w *Worker) stage(ctx context.Context, name string, do func() error) error {
 	began := time.Now()
 	err := do()
-	w.metrics.Stage(name, time.Since(began))
+	w.metrics.Stage(ctx, name, time.Since(began))
 	return err
 }
 

@@ -156,9 +156,11 @@ func New(cfg Config, deps Deps) (*Worker, error) {
 		troubles:  newTroubles(deps.Log, cfg.Now),
 	}
 	for _, s := range deps.Sinks {
+		deps.Metrics.SinkUp(s.Name(), true)
 		w.gates[s.Name()] = &gate{now: cfg.Now, retry: cfg.Retry}
 	}
 	for _, a := range deps.Accounts {
+		deps.Metrics.AccountPaused(a.Name, false)
 		w.accounts = append(w.accounts, &account{Account: a, slots: newSlots(cfg.Slots, max(1, cfg.Slots*3/4), cfg.Now)})
 	}
 	return w, nil
@@ -191,6 +193,7 @@ func (w *Worker) Run(ctx context.Context) error {
 		watching.Go(func() { w.watchDeadlines(fetchCtx, work, a) })
 	}
 	watching.Go(func() { w.watchParking(fetchCtx) })
+	watching.Go(func() { w.watchQueues(fetchCtx) })
 	watching.Go(func() { w.reap(fetchCtx, w.advisories) })
 	beating := make(chan struct{})
 	stopBeat := make(chan struct{})

@@ -52,6 +52,8 @@ type api struct {
 	calls map[string]int
 	// answer says what becomes of the n-th call for a token; nil means a result.
 	answer func(ctx context.Context, token string, n int) error
+	// verdict is that of the results; zero is a failed check of no code.
+	verdict func(token string) result.Verdict
 	// varies gives every answer other bytes.
 	varies bool
 	// size is that of the medium, at least.
@@ -84,8 +86,12 @@ func (a *api) Get(ctx context.Context, q faceid.Query, batch *spool.Batch) (*res
 	if err != nil {
 		return nil, err
 	}
+	var verdict result.Verdict
+	if a.verdict != nil {
+		verdict = a.verdict(q.Token)
+	}
 	return &result.Result{
-		Product: q.Product, Account: "main", Token: q.Token, RuleID: q.RuleID,
+		Product: q.Product, Account: "main", Token: q.Token, RuleID: q.RuleID, Verdict: verdict,
 		Assets: []result.Asset{{Field: "BestFrame.BestFrame", Kind: result.Image, Content: item, Digest: item.Digest()}},
 	}, nil
 }
@@ -215,6 +221,7 @@ type bench struct {
 	// before and more are sinks beside those three.
 	before, more []sinks.Sink
 	tracing      trace.TracerProvider
+	metrics      *telemetry.Metrics
 	log          lockedBuffer
 	stop         func()
 
@@ -241,7 +248,8 @@ func newBench(t *testing.T) *bench {
 	}
 	b := &bench{
 		policy: policy, parkingConfig: parking.Config{Replicas: 1, Quota: 1 << 30},
-		t: t, cfg: quick(), accounts: []string{"main"}, js: conn.JS, publisher: event.NewPublisher(conn.JS), spool: media, api: &api{},
+		metrics: telemetry.New(),
+		t:       t, cfg: quick(), accounts: []string{"main"}, js: conn.JS, publisher: event.NewPublisher(conn.JS), spool: media, api: &api{},
 		archive: &sink{name: "media"}, record: &sink{name: "records"}, notify: &sink{name: "next"},
 	}
 	t.Cleanup(func() {
@@ -276,7 +284,7 @@ func (b *bench) start() {
 		Accounts:  accounts,
 		Sinks:     slices.Concat(b.before, []sinks.Sink{archive{b.archive}, record{b.record}, notify{b.notify}}, b.more),
 		Spool:     b.spool,
-		Metrics:   telemetry.New(),
+		Metrics:   b.metrics,
 		Tracing:   b.tracing,
 		Log:       slog.New(telemetry.WithTrace(slog.NewTextHandler(&b.log, nil))),
 	})

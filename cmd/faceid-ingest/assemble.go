@@ -8,7 +8,9 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"runtime"
 	"sync/atomic"
+	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
 	"go.opentelemetry.io/otel/trace"
@@ -148,7 +150,7 @@ func openSpool(cfg *config.Config) (*spool.Spool, error) {
 
 // newAccounts makes a client for every account, each with the limiter of its name. The
 // returned function closes them.
-func newAccounts(cfg *config.Config, limiters map[string]*limit.Limiter, log *slog.Logger) (_ []pipeline.Account, _ func(), err error) {
+func newAccounts(cfg *config.Config, limiters map[string]*limit.Limiter, metrics *telemetry.Metrics, log *slog.Logger) (_ []pipeline.Account, _ func(), err error) {
 	var accounts []pipeline.Account
 	var closers []func()
 	closeAll := func() {
@@ -162,7 +164,7 @@ func newAccounts(cfg *config.Config, limiters map[string]*limit.Limiter, log *sl
 		}
 	}()
 	for _, account := range cfg.Accounts {
-		client, closeClient, err := newClient(cfg, account, limiters[account.Name], log)
+		client, closeClient, err := newClient(cfg, account, limiters[account.Name], metrics.Stage, log)
 		if err != nil {
 			return nil, nil, fmt.Errorf("account %s: %w", account.Name, err)
 		}
@@ -186,9 +188,12 @@ func queryOf(account config.Account) faceid.Query {
 	}
 }
 
-// newClient makes the client of an account with its keys; limiter may be nil. The
-// returned function closes it.
-func newClient(cfg *config.Config, account config.Account, limiter faceid.Limiter, log *slog.Logger) (*faceid.Client, func(), error) {
+// observer is told how long a stage took.
+type observer func(ctx context.Context, stage string, took time.Duration)
+
+// newClient makes the client of an account with its keys; limiter and observe may be
+// nil. The returned function closes it.
+func newClient(cfg *config.Config, account config.Account, limiter faceid.Limiter, observe observer, log *slog.Logger) (*faceid.Client, func(), error) {
 	eidKey, err := openEIDKey(account.EID)
 	if err != nil {
 		return nil, nil, err
@@ -209,6 +214,7 @@ func newClient(cfg *config.Config, account config.Account, limiter faceid.Limite
 		EIDKey:      eidKey,
 		Log:         log.With("account", account.Name),
 		Limit:       limiter,
+		Observe:     observe,
 	})
 	if err != nil {
 		closeEncryption()
@@ -239,6 +245,8 @@ type daemon struct {
 	// accounts are the names of those in force: a reload changes them while
 	// /api/v1/status reads them.
 	accounts atomic.Pointer[[]string]
+	// limiters are those of the crew, for the metrics.
+	limiters atomic.Pointer[map[string]*limit.Limiter]
 	closers  []func() error
 }
 
@@ -252,6 +260,8 @@ func newDaemon(ctx context.Context, cfg *config.Config, log *slog.Logger) (_ *da
 		}
 	}()
 	d.serves(cfg)
+	b := thisBuild()
+	d.metrics.Build(b.Version, b.Commit, runtime.Version())
 	tracing, closeTracing, err := openTracing(ctx, cfg, log)
 	if err != nil {
 		return nil, err
@@ -291,6 +301,8 @@ func newDaemon(ctx context.Context, cfg *config.Config, log *slog.Logger) (_ *da
 	if d.crew, err = d.hire(cfg); err != nil {
 		return nil, err
 	}
+	d.limiters.Store(&d.crew.limiters)
+	d.metrics.Limiters(d.limits)
 	d.closers = append(d.closers, func() error { d.crew.close(); return nil })
 	return d, nil
 }
@@ -315,7 +327,7 @@ func (d *daemon) hire(cfg *config.Config) (*crew, error) {
 			l.Close()
 		}
 	}
-	accounts, closeAccounts, err := newAccounts(cfg, limiters, d.log)
+	accounts, closeAccounts, err := newAccounts(cfg, limiters, d.metrics, d.log)
 	if err != nil {
 		closeLimiters()
 		return nil, err
@@ -335,6 +347,16 @@ func (d *daemon) hire(cfg *config.Config) (*crew, error) {
 		return nil, err
 	}
 	return c, nil
+}
+
+// limits are what the accounts' limiters do now.
+func (d *daemon) limits() map[string]telemetry.Limit {
+	all := map[string]telemetry.Limit{}
+	for name, l := range *d.limiters.Load() {
+		s := l.State()
+		all[name] = telemetry.Limit{Limit: s.Limit, Share: s.Rate, Throttles: s.Throttles}
+	}
+	return all
 }
 
 // close releases everything, the last opened first.

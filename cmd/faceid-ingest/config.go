@@ -163,7 +163,7 @@ func probes(cfg *config.Config) []probe {
 	}
 	for _, account := range cfg.Accounts {
 		list = append(list, probe{"account " + account.Name, func(context.Context) error {
-			_, closeClient, err := newClient(cfg, account, nil, slog.New(slog.DiscardHandler))
+			_, closeClient, err := newClient(cfg, account, nil, nil, slog.New(slog.DiscardHandler))
 			if err != nil {
 				return err
 			}

@@ -60,7 +60,7 @@ func productsOf(account config.Account) []result.Product {
 
 // pullNothing pulls a result and lets go of it.
 func pullNothing(ctx context.Context, cfg *config.Config, account config.Account, product result.Product, token string) (err error) {
-	client, closeClient, err := newClient(cfg, account, nil, slog.New(slog.DiscardHandler))
+	client, closeClient, err := newClient(cfg, account, nil, nil, slog.New(slog.DiscardHandler))
 	if err != nil {
 		return err
 	}

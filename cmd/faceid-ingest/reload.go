@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/signal"
 	"reflect"
+	"slices"
 	"strings"
 	"syscall"
 
@@ -35,6 +36,7 @@ func (d *daemon) work(ctx context.Context, r *reloader) error {
 		case <-hangup:
 		}
 		next, cfg, err := r.next(d)
+		d.metrics.Reloaded(err == nil)
 		if err != nil {
 			d.log.Error("the new configuration is refused, the old one stays in force", "error", err)
 			continue
@@ -44,8 +46,15 @@ func (d *daemon) work(ctx context.Context, r *reloader) error {
 		err = <-now.done
 		d.crew.close()
 		// Whatever comes, close finds the crew that is there.
+		served := accountNames(d.cfg)
 		d.crew, d.cfg, now = next, cfg, coming
+		d.limiters.Store(&next.limiters)
 		d.serves(cfg)
+		for _, name := range served {
+			if !slices.Contains(accountNames(cfg), name) {
+				d.metrics.Forget(name)
+			}
+		}
 		if err != nil {
 			d.log.Error("the old worker ended with an error", "error", err)
 		}

@@ -47,6 +47,7 @@ func (d *daemon) run(ctx context.Context, reload *reloader) error {
 	b := thisBuild()
 	d.log.Info("faceid-ingest is running", "version", b.Version, "commit", b.Commit, "nats", d.cfg.NATS.URL,
 		"accounts", len(d.cfg.Accounts), "sinks", len(d.sinks), "slots", d.cfg.Worker.Slots)
+	group.Go(func() error { return d.watchExpiry(ctx) })
 	group.Go(func() error { return d.work(ctx, reload) })
 	err := group.Wait()
 	d.log.Info("faceid-ingest has stopped")

@@ -75,6 +75,10 @@ type Config struct {
 	// Log hears, once and at level debug, in which form eid results come; nil
 	// means nobody does.
 	Log *slog.Logger
+	// Observe is told how long a stage of a call took: extract, which reads the answer
+	// and takes the media out of it, and open, which decrypts and reads what is left.
+	// nil means nobody is.
+	Observe func(ctx context.Context, stage string, took time.Duration)
 	// Limit is waited for before every request; nil means that there is none.
 	Limit Limiter
 	// Transport sends the requests; nil means one made by NewTransport.
@@ -121,6 +125,9 @@ func New(cfg Config) (*Client, error) {
 	}
 	if cfg.Now == nil {
 		cfg.Now = time.Now
+	}
+	if cfg.Observe == nil {
+		cfg.Observe = func(context.Context, string, time.Duration) {}
 	}
 	limits := extract.DefaultConfig()
 	limits.Fields = append(mediaPatterns(), "EncryptedBody")
@@ -196,8 +203,8 @@ func (q Query) parts() []Query {
 }
 
 // action returns the API action and its parameters.
-func (q Query) action() (string, map[string]any) {
-	params := map[string]any{}
+func (q Query) action() (name string, params map[string]any) {
+	name, params = Action(q.Product), map[string]any{}
 	set := func(name string, value any, wanted bool) {
 		if wanted {
 			params[name] = value
@@ -212,13 +219,21 @@ func (q Query) action() (string, map[string]any) {
 	if q.Product == result.EID {
 		params["EidToken"] = q.Token
 		set("BestFramesCount", min(q.BestFrames, 3), q.BestFrames > 0)
-		return "GetEidResult", params
+		return name, params
 	}
 	params["BizToken"] = q.Token
 	params["RuleId"] = q.RuleID
 	set("BestFramesCount", min(q.BestFrames, 10), q.BestFrames > 0)
 	set("IsReturnAllVideo", true, q.AllVideos)
-	return "GetDetectInfoEnhanced", params
+	return name, params
+}
+
+// Action returns the name of the API's action that results of a product come from.
+func Action(p result.Product) string {
+	if p == result.EID {
+		return "GetEidResult"
+	}
+	return "GetDetectInfoEnhanced"
 }
 
 // Get pulls one result. Its inline media go into batch and live as long as that

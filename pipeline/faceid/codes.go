@@ -3,7 +3,10 @@ package faceid
 import (
 	"maps"
 	"slices"
+	"strconv"
 	"strings"
+
+	"github.com/faceid-ingest/faceid-ingest/pipeline/result"
 )
 
 // Step is the part of a check that a result code belongs to. The same number
@@ -41,6 +44,28 @@ var resultCodes = slices.Concat(
 )
 
 type wording struct{ english, chinese string }
+
+// VerdictLabel returns the code of a verdict for counting: "0" if the person passed,
+// else the documented code of the step that says why not, with the step in front
+// unless it is the check itself; "other" for what is not documented.
+func VerdictLabel(v result.Verdict) string {
+	at, code := StepCheck, v.Code
+	if v.Code == 0 && v.IntentionCode != nil {
+		at, code = StepIntention, *v.IntentionCode
+		if v.Intention == result.IntentionReadAloud {
+			at = StepReadAloud
+		}
+	}
+	switch {
+	case v.Passed:
+		return "0"
+	case code == 0 || !slices.ContainsFunc(resultCodes, func(c ResultCode) bool { return c.Step == at && c.Code == code }):
+		return "other"
+	case at == StepCheck:
+		return strconv.FormatInt(code, 10)
+	}
+	return string(at) + ":" + strconv.FormatInt(code, 10)
+}
 
 // step makes rows of a table of one step, in the order of its numbers: 0 first,
 // then by distance from it.

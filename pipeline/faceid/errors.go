@@ -93,6 +93,23 @@ func OfWholeAccount(err error) bool {
 	return errors.As(err, &e) && e.Class == AccountTrouble && strings.HasPrefix(e.Code, "UnauthorizedOperation")
 }
 
+// CodeLabel returns a code for counting: "ok" without an error, that of the API if it is
+// documented, "other" if not, and "none" where no answer came. So whatever an endpoint
+// sends, there are few of them.
+func CodeLabel(err error) string {
+	var e *Error
+	switch {
+	case err == nil:
+		return "ok"
+	case !errors.As(err, &e) || e.Code == "":
+		return "none"
+	}
+	if _, documented := apiCodes[e.Code]; documented {
+		return e.Code
+	}
+	return "other"
+}
+
 // apiCode is one row of the table of the API's error codes.
 type apiCode struct {
 	class Class

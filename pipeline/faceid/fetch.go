@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"maps"
+	"time"
 
 	"go.opentelemetry.io/otel/trace"
 
@@ -68,7 +69,9 @@ func (c *Client) call(ctx context.Context, q Query, batch *spool.Batch) (*opened
 		return nil, err
 	}
 	ctx, step := span.Start(ctx, "open")
+	began := time.Now()
 	answer, err := c.open(ctx, doc, members, session, batch)
+	c.cfg.Observe(ctx, "open", time.Since(began))
 	endStep(step, err)
 	return answer, err
 }
@@ -84,6 +87,7 @@ func (c *Client) ask(ctx context.Context, action string, params map[string]any, 
 	if err != nil {
 		return nil, nil, err
 	}
+	c.cfg.Observe(ctx, "extract", doc.Took)
 	if members, err = splitResponse(doc.JSON); err != nil {
 		return nil, nil, err
 	}

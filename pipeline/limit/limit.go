@@ -233,6 +233,8 @@ func (l *Limiter) Share(replicas int) {
 
 // State is what a limiter does now.
 type State struct {
+	// Limit is the account's rate, of all replicas together.
+	Limit float64
 	// Rate is how many requests per second this process may send now.
 	Rate float64
 	// Throttles is how many calls the API has refused for their number.
@@ -244,5 +246,5 @@ func (l *Limiter) State() State {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.adjust()
-	return State{Rate: l.current(), Throttles: l.throttles}
+	return State{Limit: l.full / headroom, Rate: l.current(), Throttles: l.throttles}
 }

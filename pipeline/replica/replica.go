@@ -212,6 +212,13 @@ func (m *Member) Leads(account string) bool {
 	return true
 }
 
+// Count returns how many replicas live, this one included.
+func (m *Member) Count() int {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return 1 + len(m.others)
+}
+
 func (m *Member) bucket() jetstream.KeyValue {
 	m.mu.Lock()
 	defer m.mu.Unlock()

@@ -1,41 +1,29 @@
-// Package telemetry is what an operator sees of a running daemon: its metrics,
-// and the admin endpoint that serves them beside health and readiness.
-//
-// Label values come from closed sets (accounts and sinks as configured, lanes,
-// outcomes, classes), so the number of series is bounded whatever arrives. No
-// metric holds a token or anything of a person.
 package telemetry
 
 import (
+	"context"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
+	"go.opentelemetry.io/otel/trace"
 )
 
-// Metrics are the daemon's own metrics. All methods may be called concurrently.
+// Metrics are the daemon's own metrics. All methods may be called concurrently. What
+// they are given as a label is one of a closed set: a configured name or a constant of
+// this program, never what came over a wire.
 type Metrics struct {
 	registry *prometheus.Registry
 
-	events     *prometheus.CounterVec
-	dead       *prometheus.CounterVec
-	calls      *prometheus.CounterVec
-	sinkErrors *prometheus.CounterVec
-	sinkUp     *prometheus.GaugeVec
-	assets     *prometheus.CounterVec
-	bytes      *prometheus.CounterVec
-	verdicts   *prometheus.CounterVec
-	stages     *prometheus.HistogramVec
-	inFlight   prometheus.Gauge
-	strangers  prometheus.Gauge
-
-	parks        *prometheus.CounterVec
-	parked       prometheus.Gauge
-	parkedBytes  prometheus.Gauge
-	parkingQuota prometheus.Gauge
-	paused       *prometheus.GaugeVec
-	deadline     *prometheus.GaugeVec
-	due          *prometheus.GaugeVec
+	deadline, due, paused, sinkUp   *prometheus.GaugeVec
+	deadStored, backlog, oldest     *prometheus.GaugeVec
+	expiry                          *prometheus.GaugeVec
+	parked, parkedBytes, quota      prometheus.Gauge
+	strangers, inFlight, replicas   prometheus.Gauge
+	reloaded                        prometheus.Gauge
+	parks, dead, sinkErrors, events *prometheus.CounterVec
+	verdicts, calls, assets, bytes  *prometheus.CounterVec
+	stages                          *prometheus.HistogramVec
 }
 
 // Outcome is what became of one delivery of an event.
@@ -63,106 +51,55 @@ const (
 // New returns the metrics in a registry of their own, together with those of
 // the Go runtime and the process.
 func New() *Metrics {
-	m := &Metrics{
-		registry: prometheus.NewRegistry(),
-		events: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "faceid_ingest_events_total",
-			Help: "Deliveries of completion events, by account, lane and outcome.",
-		}, []string{"account", "lane", "outcome"}),
-		dead: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "faceid_ingest_dead_letters_total",
-			Help: "Events that were given up, by account and reason.",
-		}, []string{"account", "reason"}),
-		calls: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "faceid_ingest_api_calls_total",
-			Help: "Calls of the FaceID API, by account, product and class of the answer (ok, or the class of the error).",
-		}, []string{"account", "product", "class"}),
-		sinkErrors: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "faceid_ingest_sink_errors_total",
-			Help: "Failed calls of sinks, by sink and class of the error.",
-		}, []string{"sink", "class"}),
-		sinkUp: prometheus.NewGaugeVec(prometheus.GaugeOpts{
-			Name: "faceid_ingest_sink_up",
-			Help: "Whether a sink took what it was given last: 1, or 0 while results wait for it.",
-		}, []string{"sink"}),
-		assets: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "faceid_ingest_assets_total",
-			Help: "Assets of ingested results, by kind (image, video, audio, unknown) and form (inline, cos).",
-		}, []string{"kind", "form"}),
-		bytes: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "faceid_ingest_asset_bytes_total",
-			Help: "Bytes of inline assets of ingested results, by kind.",
-		}, []string{"kind"}),
-		verdicts: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "faceid_ingest_verdicts_total",
-			Help: "Ingested results, by account, product and whether the person passed.",
-		}, []string{"account", "product", "passed"}),
-		stages: prometheus.NewHistogramVec(prometheus.HistogramOpts{
-			Name:                            "faceid_ingest_stage_seconds",
-			Help:                            "Time a stage took for one event (pull, archive, record, notify, event_to_ack), retries in place included.",
-			Buckets:                         prometheus.ExponentialBuckets(0.005, 4, 8), // 5 ms to 82 s, for scrapers without native histograms
-			NativeHistogramBucketFactor:     1.1,
-			NativeHistogramMaxBucketNumber:  100,
-			NativeHistogramMinResetDuration: time.Hour,
-		}, []string{"stage"}),
-		inFlight: prometheus.NewGauge(prometheus.GaugeOpts{
-			Name: "faceid_ingest_events_in_flight",
-			Help: "Events this process holds now.",
-		}),
-	}
-	m.parks = prometheus.NewCounterVec(prometheus.CounterOpts{
-		Name: "faceid_ingest_parks_total",
-		Help: "Results that were parked because a sink did not take them, by account.",
-	}, []string{"account"})
-	m.parked = prometheus.NewGauge(prometheus.GaugeOpts{
-		Name: "faceid_ingest_parked_results",
-		Help: "Results that are parked now, of all replicas.",
-	})
-	m.parkedBytes = prometheus.NewGauge(prometheus.GaugeOpts{
-		Name: "faceid_ingest_parked_bytes",
-		Help: "Bytes that parked results take, of all replicas.",
-	})
-	m.parkingQuota = prometheus.NewGauge(prometheus.GaugeOpts{
-		Name: "faceid_ingest_parking_quota_bytes",
-		Help: "Bytes that parked results may take; from half of it on, results that have time are not pulled while a sink is down.",
-	})
-	m.paused = prometheus.NewGaugeVec(prometheus.GaugeOpts{
-		Name: "faceid_ingest_account_paused",
-		Help: "Whether this process has paused an account because the API refuses all of its calls.",
-	}, []string{"account"})
-	m.deadline = prometheus.NewGaugeVec(prometheus.GaugeOpts{
-		Name: "faceid_ingest_nearest_deadline_seconds",
-		Help: "Time until Tencent deletes the first result that is not stored, by account; absent while there is none.",
-	}, []string{"account"})
-	m.due = prometheus.NewGaugeVec(prometheus.GaugeOpts{
-		Name: "faceid_ingest_due_events",
-		Help: "Events whose results are not stored and will be deleted within a time (1h, 6h, 24h), by account; those past it are counted, too.",
-	}, []string{"account", "within"})
-	m.strangers = prometheus.NewGauge(prometheus.GaugeOpts{
-		Name: "faceid_ingest_unconfigured_events",
-		Help: "Stored events of accounts that are not configured, which nobody takes.",
-	})
-	m.registry.MustRegister(m.parks, m.parked, m.parkedBytes, m.parkingQuota, m.paused, m.deadline, m.due, m.strangers, m.events, m.dead, m.calls, m.sinkErrors, m.sinkUp, m.assets, m.bytes, m.verdicts, m.stages, m.inFlight,
-		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	m := &Metrics{registry: prometheus.NewRegistry()}
+	m.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+
+	m.deadline, m.due = m.gauges("nearest_deadline_seconds"), m.gauges("due_events")
+	m.parked, m.parkedBytes, m.quota = m.gauge("parked_results"), m.gauge("parked_bytes"), m.gauge("parking_quota_bytes")
+	m.parks, m.dead, m.deadStored = m.counters("parks_total"), m.counters("dead_letters_total"), m.gauges("dead_letters_stored")
+	m.paused, m.sinkUp, m.sinkErrors = m.gauges("account_paused"), m.gauges("sink_up"), m.counters("sink_errors_total")
+	m.strangers = m.gauge("unconfigured_events")
+
+	m.events, m.inFlight = m.counters("events_total"), m.gauge("events_in_flight")
+	m.backlog, m.oldest = m.gauges("backlog_events"), m.gauges("oldest_event_seconds")
+	m.stages, m.replicas = m.histograms("stage_seconds"), m.gauge("replicas")
+
+	m.verdicts, m.calls = m.counters("verdicts_total"), m.counters("api_calls_total")
+	m.assets, m.bytes = m.counters("assets_total"), m.counters("asset_bytes_total")
+
+	m.expiry, m.reloaded = m.gauges("expiry_timestamp_seconds"), m.gauge("config_last_reload_successful")
+	m.reloaded.Set(1)
 	return m
 }
 
-// Spool shows how many bytes of media are in flight and how many may be; usage
-// is asked at every scrape.
-func (m *Metrics) Spool(usage func() (used, quota int64)) {
-	gauge := func(name, help string, value func() float64) prometheus.Collector {
-		return prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help}, value)
-	}
-	m.registry.MustRegister(
-		gauge("faceid_ingest_spool_bytes", "Bytes of inline media in flight.", func() float64 {
-			used, _ := usage()
-			return float64(used)
-		}),
-		gauge("faceid_ingest_spool_quota_bytes", "Bytes of inline media that may be in flight before pulling waits.", func() float64 {
-			_, quota := usage()
-			return float64(quota)
-		}),
-	)
+func (m *Metrics) counters(name string) *prometheus.CounterVec {
+	d := described(name, "counter")
+	c := prometheus.NewCounterVec(prometheus.CounterOpts{Name: prefix + d.Name, Help: d.Help}, d.Labels)
+	m.registry.MustRegister(c)
+	return c
+}
+
+func (m *Metrics) gauges(name string) *prometheus.GaugeVec {
+	d := described(name, "gauge")
+	g := prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: prefix + d.Name, Help: d.Help}, d.Labels)
+	m.registry.MustRegister(g)
+	return g
+}
+
+func (m *Metrics) gauge(name string) prometheus.Gauge { return m.gauges(name).WithLabelValues() }
+
+func (m *Metrics) histograms(name string) *prometheus.HistogramVec {
+	d := described(name, "histogram")
+	h := prometheus.NewHistogramVec(prometheus.HistogramOpts{
+		Name:                            prefix + d.Name,
+		Help:                            d.Help,
+		Buckets:                         prometheus.ExponentialBuckets(0.005, 2, 15), // 5 ms to 82 s, for scrapers without native histograms
+		NativeHistogramBucketFactor:     1.1,
+		NativeHistogramMaxBucketNumber:  100,
+		NativeHistogramMinResetDuration: time.Hour,
+	}, d.Labels)
+	m.registry.MustRegister(h)
+	return h
 }
 
 // Event counts one delivery.
@@ -173,22 +110,26 @@ func (m *Metrics) Event(account, lane string, outcome Outcome) {
 // Dead counts one dead letter.
 func (m *Metrics) Dead(account, reason string) { m.dead.WithLabelValues(account, reason).Inc() }
 
-// Call counts one call of the API; class is "ok" or the class of its error.
-func (m *Metrics) Call(account, product, class string) {
-	m.calls.WithLabelValues(account, product, class).Inc()
+// DeadStored sets how many dead letters of an account there are, by reason; other
+// reasons have none.
+func (m *Metrics) DeadStored(account string, byReason map[string]uint64) {
+	m.deadStored.DeletePartialMatch(prometheus.Labels{"account": account})
+	for reason, n := range byReason {
+		m.deadStored.WithLabelValues(account, reason).Set(float64(n))
+	}
+}
+
+// Call counts one call of the API; class is "ok" or the class of its error, code one
+// of the documented codes, "ok", "none" or "other".
+func (m *Metrics) Call(account, action, class, code string) {
+	m.calls.WithLabelValues(account, action, class, code).Inc()
 }
 
 // SinkError counts one failed call of a sink.
 func (m *Metrics) SinkError(sink, class string) { m.sinkErrors.WithLabelValues(sink, class).Inc() }
 
 // SinkUp sets whether a sink takes results.
-func (m *Metrics) SinkUp(sink string, up bool) {
-	value := 0.0
-	if up {
-		value = 1
-	}
-	m.sinkUp.WithLabelValues(sink).Set(value)
-}
+func (m *Metrics) SinkUp(sink string, up bool) { m.sinkUp.WithLabelValues(sink).Set(oneIf(up)) }
 
 // Asset counts one asset of an ingested result; inline says whether its bytes,
 // of the given size, came with the answer.
@@ -201,18 +142,26 @@ func (m *Metrics) Asset(kind string, inline bool, size int64) {
 	m.bytes.WithLabelValues(kind).Add(float64(size))
 }
 
-// Verdict counts one ingested result.
-func (m *Metrics) Verdict(account, product string, passed bool) {
-	value := "false"
+// Verdict counts one ingested result; code is a documented one, or "other".
+func (m *Metrics) Verdict(account, product string, passed bool, code string) {
+	verdict := "failed"
 	if passed {
-		value = "true"
+		verdict = "passed"
 	}
-	m.verdicts.WithLabelValues(account, product, value).Inc()
+	m.verdicts.WithLabelValues(account, product, verdict, code).Inc()
 }
 
-// Stage records how long a stage took.
-func (m *Metrics) Stage(stage string, took time.Duration) {
-	m.stages.WithLabelValues(stage).Observe(took.Seconds())
+// Stage records how long a stage took. If ctx is of a trace that is sampled, the
+// trace is its exemplar.
+func (m *Metrics) Stage(ctx context.Context, stage string, took time.Duration) {
+	observer := m.stages.WithLabelValues(stage)
+	span := trace.SpanContextFromContext(ctx)
+	with, ok := observer.(prometheus.ExemplarObserver)
+	if !ok || !span.IsSampled() {
+		observer.Observe(took.Seconds())
+		return
+	}
+	with.ObserveWithExemplar(took.Seconds(), prometheus.Labels{"trace_id": span.TraceID().String()})
 }
 
 // Parked counts one result that was parked.
@@ -223,16 +172,27 @@ func (m *Metrics) Parked(account string) { m.parks.WithLabelValues(account).Inc(
 func (m *Metrics) Parking(results int, bytes, quota int64) {
 	m.parked.Set(float64(results))
 	m.parkedBytes.Set(float64(bytes))
-	m.parkingQuota.Set(float64(quota))
+	m.quota.Set(float64(quota))
 }
 
 // AccountPaused sets whether this process has paused an account.
 func (m *Metrics) AccountPaused(account string, paused bool) {
-	value := 0.0
-	if paused {
-		value = 1
+	m.paused.WithLabelValues(account).Set(oneIf(paused))
+}
+
+// Backlog sets how many events of an account's lane are not done.
+func (m *Metrics) Backlog(account, lane string, events uint64) {
+	m.backlog.WithLabelValues(account, lane).Set(float64(events))
+}
+
+// Oldest sets the age of an account's oldest event that is not done; nil means that
+// there is none.
+func (m *Metrics) Oldest(account string, age *time.Duration) {
+	if age == nil {
+		m.oldest.DeleteLabelValues(account)
+		return
 	}
-	m.paused.WithLabelValues(account).Set(value)
+	m.oldest.WithLabelValues(account).Set(age.Seconds())
 }
 
 // Deadline sets the time left to an account's nearest deadline, which is negative
@@ -255,3 +215,34 @@ func (m *Metrics) Strangers(n uint64) { m.strangers.Set(float64(n)) }
 
 // Held moves the number of events this process holds.
 func (m *Metrics) Held(by int) { m.inFlight.Add(float64(by)) }
+
+// Replicas sets how many replicas this process sees alive.
+func (m *Metrics) Replicas(n int) { m.replicas.Set(float64(n)) }
+
+// Reloaded sets whether the configuration file was accepted when it was last read.
+func (m *Metrics) Reloaded(accepted bool) { m.reloaded.Set(oneIf(accepted)) }
+
+// Expires sets when a certificate or credential ends; a zero time means that it has no
+// end.
+func (m *Metrics) Expires(what string, at time.Time) {
+	if at.IsZero() {
+		m.expiry.DeleteLabelValues(what)
+		return
+	}
+	m.expiry.WithLabelValues(what).Set(float64(at.Unix()))
+}
+
+// Forget drops what the gauges say of an account that is not served any more. Counters
+// stay.
+func (m *Metrics) Forget(account string) {
+	for _, gauges := range []*prometheus.GaugeVec{m.deadline, m.due, m.paused, m.backlog, m.oldest, m.deadStored} {
+		gauges.DeletePartialMatch(prometheus.Labels{"account": account})
+	}
+}
+
+func oneIf(yes bool) float64 {
+	if yes {
+		return 1
+	}
+	return 0
+}

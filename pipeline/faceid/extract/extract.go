@@ -18,6 +18,7 @@ import (
 	"io"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/faceid-ingest/faceid-ingest/pipeline/spool"
 )
@@ -62,6 +63,8 @@ type Document struct {
 	// encoding/json does the last one counts, and the handle of an earlier one
 	// is here but no longer in what JSON decodes to.
 	Media map[string]Medium
+	// Took is how long reading it took, as Transport measures it.
+	Took time.Duration
 }
 
 // Medium is a string that was taken out of the document.

@@ -109,11 +109,13 @@ func (t *Transport) extract(ctx context.Context, response *http.Response, batch 
 	}
 	ctx, step := span.Start(ctx, "extract")
 	defer step.End()
+	began := time.Now()
 	document, err := Extract(ctx, body, batch, t.Config)
 	if err != nil {
 		span.Fail(step, "unreadable", "")
 		return nil, err
 	}
+	document.Took = time.Since(began)
 	step.SetAttributes(span.Media.Int(len(document.Media)))
 	return document, nil
 }
