@@ -49,6 +49,9 @@ func TestReload(t *testing.T) {
 	}
 	s.write("config.yaml", strings.Replace(good, "secret_key_file:", "eid: {private_key_file: /nowhere/key.pem}\n    secret_key_file:", 1))
 	p.hangup(refused)
+	if !p.metric("faceid_ingest_config_last_reload_successful 0") {
+		t.Error("the metrics do not say that a file was refused")
+	}
 	settled(checks[10:20])
 
 	// A second account, fewer slots, and less to read in the log.
@@ -64,6 +67,11 @@ func TestReload(t *testing.T) {
 		replicas := s.status().Replicas
 		return len(replicas) == 1 && len(replicas[0].Accounts) == 2
 	})
+	for _, line := range []string{"faceid_ingest_config_last_reload_successful 1", `faceid_ingest_limiter_limit{account="second"} 100`, `faceid_ingest_account_paused{account="second"} 0`} {
+		if !p.metric(line) {
+			t.Errorf("the metrics do not have %s", line)
+		}
+	}
 	if log := p.log.String(); strings.Contains(log[strings.LastIndex(log, inForce):], `"level":"DEBUG"`) {
 		t.Error("the log level did not change")
 	}
@@ -72,6 +80,9 @@ func TestReload(t *testing.T) {
 	s.write("config.yaml", good)
 	p.hangup(inForce)
 	settled(checks[50:])
+	if p.metric(`faceid_ingest_limiter_limit{account="second"}`) || p.metric(`faceid_ingest_account_paused{account="second"}`) {
+		t.Error("the metrics still know an account that is not served")
+	}
 	p.stop()
 	if status := s.status(); status.Dead != 0 {
 		t.Errorf("%+v", status)

@@ -1,0 +1,118 @@
+package main
+
+import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"encoding/pem"
+	"math/big"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/nats-io/jwt/v2"
+	"github.com/nats-io/nkeys"
+
+	"github.com/faceid-ingest/faceid-ingest/config"
+)
+
+// certificate returns a certificate that ends at the given time, in PEM.
+func certificate(t *testing.T, end time.Time) string {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	template := &x509.Certificate{SerialNumber: big.NewInt(1), NotBefore: end.Add(-time.Hour), NotAfter: end}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}))
+}
+
+// natsCredentials returns a NATS credentials file of a user until end; zero means
+// without one.
+func natsCredentials(t *testing.T, end time.Time) string {
+	t.Helper()
+	pair := func(create func() (nkeys.KeyPair, error)) (nkeys.KeyPair, string) {
+		t.Helper()
+		key, err := create()
+		if err != nil {
+			t.Fatal(err)
+		}
+		public, err := key.PublicKey()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return key, public
+	}
+	account, _ := pair(nkeys.CreateAccount)
+	user, public := pair(nkeys.CreateUser)
+	claims := jwt.NewUserClaims(public)
+	if !end.IsZero() {
+		claims.Expires = end.Unix()
+	}
+	token, err := claims.Encode(account)
+	if err != nil {
+		t.Fatal(err)
+	}
+	seed, err := user.Seed()
+	if err != nil {
+		t.Fatal(err)
+	}
+	file, err := jwt.FormatUserConfig(token, seed)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(file)
+}
+
+// What ends is told in time: certificates and credentials, by their files.
+func TestExpiry(t *testing.T) {
+	end := time.Unix(1_900_000_000, 0)
+	chain := certificate(t, end) + certificate(t, end.Add(time.Hour))
+	file := filepath.Join(t.TempDir(), "file")
+	var cfg config.Config
+	if list := expiringOf(&cfg); len(list) != 0 {
+		t.Errorf("without files: %v", list)
+	}
+	cfg.HTTP.TLS.Cert, cfg.NATS.TLS.Cert, cfg.NATS.CredsFile = file, file, file
+	list := expiringOf(&cfg)
+	for _, tt := range []struct {
+		name, what, text string
+		end              time.Time
+		problem          string
+	}{
+		{"a chain", "http.tls", chain, end, ""},
+		{"a key before it", "nats.tls", "-----BEGIN X-----\nAAAA\n-----END X-----\n" + chain, end, ""},
+		{"no certificate", "http.tls", "nothing", time.Time{}, "no certificate in PEM"},
+		{"a broken one", "http.tls", "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n", time.Time{}, "x509"},
+		{"credentials", "nats.creds_file", natsCredentials(t, end), end, ""},
+		{"credentials without an end", "nats.creds_file", natsCredentials(t, time.Time{}), time.Time{}, ""},
+		{"no credentials", "nats.creds_file", "-----BEGIN NATS USER JWT-----\na.b.c\n------END NATS USER JWT------\n", time.Time{}, "cannot be read"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			if err := os.WriteFile(file, []byte(tt.text), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			looked := false
+			for _, e := range list {
+				if e.what != tt.what {
+					continue
+				}
+				looked = true
+				at, err := e.end()
+				if !at.Equal(tt.end) || (err == nil) != (tt.problem == "") || err != nil && !strings.Contains(err.Error(), tt.problem) {
+					t.Errorf("got %v, %v", at, err)
+				}
+			}
+			if !looked {
+				t.Error("nobody looks at it")
+			}
+		})
+	}
+}
