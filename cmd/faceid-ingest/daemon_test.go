@@ -88,7 +88,7 @@ func (s *site) holdsExactly(checks []faceidtest.Check) {
 	}
 }
 
-func filesIn(t *testing.T, folder string) []string {
+func filesIn(t testing.TB, folder string) []string {
 	t.Helper()
 	var files []string
 	err := filepath.WalkDir(folder, func(path string, entry fs.DirEntry, err error) error {

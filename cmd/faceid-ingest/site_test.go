@@ -52,7 +52,7 @@ func TestMain(m *testing.M) {
 
 // site is an API, a configuration, and the folders of a daemon.
 type site struct {
-	t      *testing.T
+	t      testing.TB
 	api    *faceidtest.Server
 	clock  *clock
 	folder string
@@ -65,7 +65,7 @@ type clock struct{ offset atomic.Int64 }
 func (c *clock) now() time.Time { return time.Now().Add(time.Duration(c.offset.Load())) }
 
 // newSite writes a configuration; changes replace parts of it.
-func newSite(t *testing.T, changes ...string) *site {
+func newSite(t testing.TB, changes ...string) *site {
 	t.Helper()
 	apiClock := &clock{}
 	api, err := faceidtest.Start(t.Context(), faceidtest.Options{Clock: apiClock.now})
@@ -120,7 +120,7 @@ func (s *site) command(want int, args ...string) (stdout, stderr string) {
 	return command(s.t, want, "", append([]string{"--config", s.config}, args...)...)
 }
 
-func command(t *testing.T, want int, stdin string, args ...string) (stdout, stderr string) {
+func command(t testing.TB, want int, stdin string, args ...string) (stdout, stderr string) {
 	t.Helper()
 	var out, errs bytes.Buffer
 	if code := run(t.Context(), args, strings.NewReader(stdin), &out, &errs); code != want {
@@ -175,7 +175,7 @@ func (s *site) open() int {
 }
 
 // until waits for a condition, and fails the test if it never comes.
-func until(t *testing.T, what string, condition func() bool) {
+func until(t testing.TB, what string, condition func() bool) {
 	t.Helper()
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
@@ -192,7 +192,7 @@ func until(t *testing.T, what string, condition func() bool) {
 
 // process is a running daemon.
 type process struct {
-	t   *testing.T
+	t   testing.TB
 	cmd *exec.Cmd
 	log *log
 	// ended is closed when the process has ended.
