@@ -23,6 +23,7 @@ build:
 
 test: tools
 	CGO_ENABLED=1 $(GO) test -race -timeout 20m $(PACKAGES)
+	$(if $(filter ./...,$(PACKAGES)),cd deploy/prometheus/lint && $(GO) test ./...)
 	$(if $(filter ./...,$(PACKAGES)),$(MAKE) helm)
 
 # The chart: after the program's tests, for it is checked with the program as they
@@ -37,15 +38,16 @@ $(BIN)/helm: deploy/helm/lint/go.mod
 	@touch $@
 
 # Programs the tests call: a C compiler for the race detector, systemd-analyze
-# for the unit file, and database servers. Debian's names; elsewhere install them
-# yourself. The tests run servers of their own: nothing of the distribution's is
-# set up or started, for which policy-rc.d and createcluster.conf are there while
-# apt runs, if there are no others.
+# for the unit file, database servers, and Prometheus for its rules. Debian's names;
+# elsewhere install them yourself. The tests run servers of their own: nothing of the
+# distribution's is set up or started, for which policy-rc.d and createcluster.conf
+# are there while apt runs, if there are no others; nor is it at the next boot.
 tools:
 	@need=""; \
 	command -v cc >/dev/null || need="$$need gcc libc6-dev"; \
 	command -v systemd-analyze >/dev/null || need="$$need systemd"; \
 	{ command -v initdb || ls /usr/lib/postgresql/*/bin/initdb; } >/dev/null 2>&1 || need="$$need postgresql"; \
+	{ command -v promtool && command -v prometheus; } >/dev/null 2>&1 || need="$$need prometheus"; \
 	{ command -v mariadbd || ls /usr/sbin/mariadbd; } >/dev/null 2>&1 || need="$$need mariadb-server"; \
 	if [ -n "$$need" ]; then \
 		if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
@@ -55,6 +57,10 @@ tools:
 			trap 'rm -f $$policy $$cluster' EXIT; \
 			apt-get update -qq; \
 			DEBIAN_FRONTEND=noninteractive UCF_FORCE_CONFFOLD=1 apt-get install -y -qq --no-install-recommends $$need; \
+			for package in $$need; do \
+				unit=$${package%-server}.service; \
+				[ ! -e /lib/systemd/system/$$unit ] || systemctl --root=/ --quiet disable $$unit; \
+			done; \
 		else \
 			echo "please install:$$need" >&2; exit 1; \
 		fi; \
@@ -65,6 +71,7 @@ lint: $(BIN)/golangci-lint
 	$(GO) mod tidy -diff
 	$(BIN)/golangci-lint run
 	cd deploy/helm/lint && $(CURDIR)/$(BIN)/golangci-lint run
+	cd deploy/prometheus/lint && $(GO) mod tidy -diff && $(CURDIR)/$(BIN)/golangci-lint run
 
 $(BIN)/golangci-lint: Makefile
 	GOBIN=$(CURDIR)/$(BIN) $(GO) install $(GOLANGCI)
