@@ -5,7 +5,6 @@ package prometheus_test
 import (
 	"bytes"
 	"encoding/json"
-	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -15,43 +14,21 @@ import (
 	"testing"
 
 	"github.com/goccy/go-yaml"
+
+	"github.com/faceid-ingest/faceid-ingest/pipeline/telemetry"
 )
 
-// contract is every metric of the program with its labels. It stands here until the
-// telemetry package lists them itself.
-var contract = map[string][]string{
-	"faceid_ingest_events_total":                  {"account", "lane", "outcome"},
-	"faceid_ingest_dead_letters_total":            {"account", "reason"},
-	"faceid_ingest_dead_letters_stored":           {"account", "reason"},
-	"faceid_ingest_api_calls_total":               {"account", "action", "class", "code"},
-	"faceid_ingest_stage_seconds":                 {"stage"},
-	"faceid_ingest_stage_seconds_bucket":          {"stage", "le"},
-	"faceid_ingest_events_in_flight":              {},
-	"faceid_ingest_backlog_events":                {"account", "lane"},
-	"faceid_ingest_oldest_event_seconds":          {"account"},
-	"faceid_ingest_nearest_deadline_seconds":      {"account"},
-	"faceid_ingest_due_events":                    {"account", "within"},
-	"faceid_ingest_unconfigured_events":           {},
-	"faceid_ingest_account_paused":                {"account"},
-	"faceid_ingest_limiter_limit":                 {"account"},
-	"faceid_ingest_limiter_share":                 {"account"},
-	"faceid_ingest_limiter_throttles_total":       {"account"},
-	"faceid_ingest_replicas":                      {},
-	"faceid_ingest_sink_up":                       {"sink"},
-	"faceid_ingest_sink_errors_total":             {"sink", "class"},
-	"faceid_ingest_parks_total":                   {"account"},
-	"faceid_ingest_parked_results":                {},
-	"faceid_ingest_parked_bytes":                  {},
-	"faceid_ingest_parking_quota_bytes":           {},
-	"faceid_ingest_spool_bytes":                   {},
-	"faceid_ingest_spool_quota_bytes":             {},
-	"faceid_ingest_assets_total":                  {"kind", "form"},
-	"faceid_ingest_asset_bytes_total":             {"kind"},
-	"faceid_ingest_verdicts_total":                {"account", "product", "verdict", "code"},
-	"faceid_ingest_expiry_timestamp_seconds":      {"what"},
-	"faceid_ingest_config_last_reload_successful": {},
-	"faceid_ingest_build_info":                    {"version", "commit", "goversion"},
-	"up":                                          {},
+// metrics are all series a scrape can have, with their labels, beside Go's and the
+// process's.
+func metrics() map[string][]string {
+	known := map[string][]string{"up": {}}
+	for _, d := range telemetry.Catalog() {
+		known[d.Name] = append([]string{}, d.Labels...)
+		if d.Type == "histogram" {
+			known[d.Name+"_bucket"] = append([]string{"le"}, d.Labels...)
+		}
+	}
+	return known
 }
 
 // targetLabels are Prometheus's own.
@@ -176,7 +153,7 @@ func inText(text string) []string {
 // Every metric of every expression exists, be it in a rule, a unit test, an annotation
 // or a README, and has the labels that are asked for.
 func TestMetricsExist(t *testing.T) {
-	known := maps.Clone(contract)
+	known := metrics()
 	var places, expressions []string
 	add := func(place, expression string) {
 		places, expressions = append(places, place), append(expressions, expression)
