@@ -37,11 +37,14 @@ type watcher struct {
 // haste is how much faster the rules' time goes.
 const haste = 60
 
+// dayAMinute makes yesterday a minute ago, for the dashboard.
+const dayAMinute = 24 * 60
+
 var durations = regexp.MustCompile(`(for: |offset |\[|:)([0-9]+)([smhdw])\b`)
 
-// hasten divides every duration of a rules file by haste: how long an alert waits,
-// windows and offsets. Thresholds stay as they are.
-func hasten(t *testing.T, rules string) string {
+// hasten divides every duration in rules or queries: how long an alert waits, windows and
+// offsets. Thresholds stay as they are.
+func hasten(t *testing.T, rules string, by time.Duration) string {
 	t.Helper()
 	units := map[string]time.Duration{"s": time.Second, "m": time.Minute, "h": time.Hour, "d": 24 * time.Hour, "w": 7 * 24 * time.Hour}
 	return durations.ReplaceAllStringFunc(rules, func(found string) string {
@@ -50,7 +53,7 @@ func hasten(t *testing.T, rules string) string {
 		if err != nil {
 			t.Fatal(err)
 		}
-		return fmt.Sprintf("%s%dms", parts[1], (time.Duration(n) * units[parts[3]] / haste).Milliseconds())
+		return fmt.Sprintf("%s%dms", parts[1], (time.Duration(n) * units[parts[3]] / by).Milliseconds())
 	})
 }
 
@@ -59,18 +62,21 @@ var listening = regexp.MustCompile(`msg="Listening on" address=(127\.0\.0\.1:\d+
 // watch starts a Prometheus that reads the daemon's metrics every second.
 func (s *site) watch(t *testing.T, p *process) *watcher {
 	t.Helper()
-	rules := hasten(t, read(t, filepath.Join("..", "..", "deploy", "prometheus", "rules.yaml")))
+	rules := hasten(t, read(t, filepath.Join("..", "..", "deploy", "prometheus", "rules.yaml")), haste)
 	s.write("rules.yaml", rules)
 	address := adminAddress.FindStringSubmatch(p.log.String())
 	if address == nil {
 		t.Fatal("the log does not tell the admin address")
 	}
+	scheme, host, _ := strings.Cut(address[1], "://")
 	s.write("prometheus.yml", fmt.Sprintf(`global: {scrape_interval: 1s, scrape_timeout: 1s, evaluation_interval: 1s}
 rule_files: [%s]
 scrape_configs:
   - job_name: faceid-ingest
+    scheme: %s
+    tls_config: {insecure_skip_verify: true}
     static_configs: [{targets: [%q]}]
-`, s.path("rules.yaml"), strings.TrimPrefix(address[1], "http://")))
+`, s.path("rules.yaml"), scheme, host))
 	output := &log{}
 	cmd := exec.Command("prometheus", "--config.file="+s.path("prometheus.yml"), "--storage.tsdb.path="+s.path("tsdb"), "--web.listen-address=127.0.0.1:0")
 	cmd.Stdout, cmd.Stderr = output, output
@@ -212,6 +218,48 @@ func (s *site) publishOld(checks []faceidtest.Check, left time.Duration) {
 	}
 }
 
+// sawDashboard checks that every query of the dashboard had data at some time, and draws
+// the dashboard if that is asked for.
+func (w *watcher) sawDashboard() {
+	w.t.Helper()
+	folder := filepath.Join("..", "..", "deploy", "grafana")
+	var dashboard struct {
+		Panels []struct {
+			Title   string
+			Targets []struct{ Expr string }
+		}
+	}
+	if err := json.Unmarshal([]byte(read(w.t, filepath.Join(folder, "faceid-ingest.json"))), &dashboard); err != nil {
+		w.t.Fatal(err)
+	}
+	variables := strings.NewReplacer("$__rate_interval", "5s", "$job", ".*", "$account", ".*")
+	queries := 0
+	for _, panel := range dashboard.Panels {
+		for _, target := range panel.Targets {
+			queries++
+			if !w.seen(variables.Replace(hasten(w.t, target.Expr, dayAMinute))) {
+				w.t.Errorf("the dashboard's panel %q showed nothing: %s", panel.Title, target.Expr)
+			}
+		}
+	}
+	if w.t.Logf("looked at %d queries of the dashboard", queries); queries == 0 {
+		w.t.Error("the dashboard has no queries")
+	}
+	if *picture == "" {
+		return
+	}
+	file, err := filepath.Abs(*picture)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	draw := exec.Command("go", "run", ".", "--prometheus", w.url, "--dashboard", "../faceid-ingest.json",
+		"--from", stamp(w.began), "--to", stamp(time.Now()), "--haste", strconv.Itoa(dayAMinute), "--out", file)
+	draw.Dir = filepath.Join(folder, "draw")
+	if output, err := draw.CombinedOutput(); err != nil {
+		w.t.Errorf("draw the dashboard: %v\n%s", err, output)
+	}
+}
+
 // TestIncident is a bad day, minute for hour: the API is slow, a sink is down, the
 // account is in arrears, and results pass their deadline while the API is away. Each
 // raises its alert in a real Prometheus with the rules that are delivered, and clears it
@@ -228,8 +276,12 @@ func TestIncident(t *testing.T) {
 	}
 	s := newSite(t, "slots: 16", "slots: 64")
 	s.write("hook-ca.pem", string(hook.certificate()))
+	cert, key := certificateAndKey(t, time.Now().Add(60*24*time.Hour))
+	s.write("admin.crt", cert)
+	s.write("admin.key", key)
 	s.write("config.yaml", strings.Replace(read(t, s.config), "http: {", fmt.Sprintf(
-		"  - {name: hook, type: webhook, url: %q, secret: %q, tls: {ca: %s}, allow_private: true}\nhttp: {", hook.server.URL, hookSecret, s.path("hook-ca.pem")), 1))
+		"  - {name: hook, type: webhook, url: %q, secret: %q, tls: {ca: %s}, allow_private: true}\nhttp: {tls: {cert: %s, key: %s}, ",
+		hook.server.URL, hookSecret, s.path("hook-ca.pem"), s.path("admin.crt"), s.path("admin.key")), 1))
 	checks := newChecks(1000, 8<<10)
 	next := func(n int) (some []faceidtest.Check) {
 		some, checks = checks[:n], checks[n:]
@@ -299,6 +351,8 @@ func TestIncident(t *testing.T) {
 	s.publish(rejected)
 	w.raises("FaceIDIngestDeadLetters")
 
+	until(t, "the letter is seen", func() bool { return w.number("faceid_ingest_dead_letters_stored") == 1 })
+	w.sawDashboard()
 	p.stop()
 	w.raises("FaceIDIngestAbsent")
 	s.holdsExactly(slices.DeleteFunc(slices.Clone(all[:len(all)-len(checks)]), func(c faceidtest.Check) bool { return c.Token == rejected[0].Token }))
