@@ -149,7 +149,7 @@ func (w *watcher) seen(expression string) bool {
 	w.t.Helper()
 	var data struct{ Result []json.RawMessage }
 	w.ask("/api/v1/query_range", url.Values{
-		"query": {expression}, "step": {"1"}, "start": {stamp(w.began)}, "end": {stamp(time.Now())},
+		"query": {expression}, "step": {"1"}, "start": {stamp(w.began)}, "end": {stamp(time.Now().Add(time.Second))},
 	}, &data)
 	return len(data.Result) > 0
 }
