@@ -16,14 +16,14 @@ FUZZTIME    ?= 30s
 # cgo is for the race detector only; the binary is static without it.
 export CGO_ENABLED ?= 0
 
-.PHONY: build test helm lint bench fuzz tools clean release release-check
+.PHONY: build test helm lint bench fuzz chaos picture tools clean release release-check
 
 build:
 	$(GO) build -trimpath -ldflags '$(LDFLAGS)' -o $(BIN)/faceid-ingest ./cmd/faceid-ingest
 
 test: tools
 	CGO_ENABLED=1 $(GO) test -race -timeout 20m $(PACKAGES)
-	$(if $(filter ./...,$(PACKAGES)),cd deploy/prometheus/lint && $(GO) test ./...)
+	$(if $(filter ./...,$(PACKAGES)),cd deploy/prometheus/lint && $(GO) test ./... && cd ../../grafana/draw && $(GO) test ./...)
 	$(if $(filter ./...,$(PACKAGES)),$(MAKE) helm)
 
 # The chart: after the program's tests, for it is checked with the program as they
@@ -72,6 +72,7 @@ lint: $(BIN)/golangci-lint
 	$(BIN)/golangci-lint run
 	cd deploy/helm/lint && $(CURDIR)/$(BIN)/golangci-lint run
 	cd deploy/prometheus/lint && $(GO) mod tidy -diff && $(CURDIR)/$(BIN)/golangci-lint run
+	cd deploy/grafana/draw && $(GO) mod tidy -diff && $(CURDIR)/$(BIN)/golangci-lint run
 
 $(BIN)/golangci-lint: Makefile
 	GOBIN=$(CURDIR)/$(BIN) $(GO) install $(GOLANGCI)
@@ -97,6 +98,10 @@ CHAOS ?= --tokens 2000 --workers 3 --kill 2s --seed 1
 chaos: tools
 	$(GO) run ./cmd/chaos $(CHAOS)
 	$(GO) run ./cmd/chaos $(CHAOS) --cluster
+
+# The dashboard of the bad day that a test has, for the README.
+picture: tools
+	$(GO) test ./cmd/faceid-ingest -count=1 -run TestIncident -picture $(CURDIR)/deploy/grafana/dashboard.png
 
 # What a release consists of: static binaries that anybody can build again to the
 # byte, manual page, completions, a bill of materials (CycloneDX) and checksums.
