@@ -119,7 +119,8 @@ func WriteTable(w io.Writer, chinese bool) error {
 	if chinese {
 		head = "| 指标 | 类型 | 标签 | 含义 |\n| --- | --- | --- | --- |\n"
 	}
-	text := head
+	var text strings.Builder
+	text.WriteString(head)
 	for _, d := range Catalog() {
 		help := d.Help
 		if chinese {
@@ -129,8 +130,8 @@ func WriteTable(w io.Writer, chinese bool) error {
 		if len(d.Labels) > 0 {
 			names = "`" + strings.Join(d.Labels, "`, `") + "`"
 		}
-		text += fmt.Sprintf("| `%s` | %s | %s | %s |\n", d.Name, d.Type, names, help)
+		fmt.Fprintf(&text, "| `%s` | %s | %s | %s |\n", d.Name, d.Type, names, help)
 	}
-	_, err := io.WriteString(w, text)
+	_, err := io.WriteString(w, text.String())
 	return err
 }
