@@ -47,6 +47,7 @@ type panel struct {
 	GridPos                  struct{ H, W, X, Y int }
 	Targets                  []struct {
 		RefID, Expr, LegendFormat string
+		Instant, Range            bool
 		Datasource                datasource
 	}
 	FieldConfig struct {
@@ -126,7 +127,10 @@ func TestPanels(t *testing.T) {
 		if p.Title == "" || !strings.HasSuffix(p.Description, ".") || defaults.Unit == "" || len(p.Targets) == 0 {
 			t.Errorf("panel %d, %q, lacks title, description, unit or query", p.ID, p.Title)
 		}
-		if (p.Type == "stat" || p.Type == "gauge") && (len(defaults.Thresholds.Steps) == 0 || defaults.NoValue == "") {
+		// A tile tells of now. The last value of a range would stay after its series is gone:
+		// a deadline that is met, a daemon that is dead.
+		tile := p.Type == "stat" || p.Type == "gauge"
+		if tile && (len(defaults.Thresholds.Steps) == 0 || defaults.NoValue == "") {
 			t.Errorf("%s lacks thresholds or what it shows of nothing", p.Title)
 		}
 		if steps := defaults.Thresholds.Steps; len(steps) > 0 && steps[0].Value != nil {
@@ -134,6 +138,9 @@ func TestPanels(t *testing.T) {
 		}
 		var refs, legends []string
 		for _, target := range p.Targets {
+			if target.Instant != tile || target.Range == tile {
+				t.Errorf("%s: instant is %t, range is %t", p.Title, target.Instant, target.Range)
+			}
 			if slices.Contains(refs, target.RefID) || target.LegendFormat == "" {
 				t.Errorf("%s: query %q, legend %q", p.Title, target.RefID, target.LegendFormat)
 			}
