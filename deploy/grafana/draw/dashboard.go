@@ -1,152 +1,188 @@
 package main
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
-	"io"
-	"net/http"
-	"net/url"
 	"os"
 	"regexp"
-	"sort"
 	"strconv"
 	"strings"
 	"time"
 )
 
-// panel is one of a dashboard, as far as it is drawn.
+// dashboard is the part of Grafana's model that is drawn.
+type dashboard struct {
+	Title, Description string
+	Panels             []panel
+	Annotations        struct{ List []annotation }
+	Templating         struct{ List []struct{ Name string } }
+}
+
+// annotation marks times in all graphs: those at which its expression has a value.
+type annotation struct{ Expr string }
+
 type panel struct {
 	Type, Title string
 	GridPos     struct{ H, W, X, Y int }
-	Targets     []struct{ Expr, LegendFormat string }
+	Targets     []target
 	FieldConfig struct {
-		Defaults struct {
-			Unit, NoValue string
-			Min, Max      *float64
-			Thresholds    struct {
-				Steps []struct {
-					Color string
-					Value *float64
-				}
-			}
-			Custom struct {
-				Stacking          struct{ Mode string }
-				ScaleDistribution struct{ Type string }
+		Defaults  field
+		Overrides []struct {
+			Matcher    struct{ ID, Options string }
+			Properties []struct {
+				ID    string
+				Value json.RawMessage
 			}
 		}
 	}
-
-	// lines are what its queries gave.
-	lines []line
+	Options struct{ ColorMode, TextMode, Orientation string }
 }
 
-// line is one series; gaps are where it has no point.
-type line struct {
-	name   string
-	points []point
+type target struct {
+	Expr, LegendFormat string
+	Instant            bool
 }
 
-type point struct{ at, value float64 }
+// field says how the values of one series look.
+type field struct {
+	Unit, NoValue string
+	Decimals      *int
+	Min, Max      *float64
+	Color         struct{ Mode, FixedColor string }
+	Thresholds    thresholds
+	Mappings      []struct {
+		Options map[string]struct{ Text, Color string }
+	}
+	Custom custom
+}
 
-func readDashboard(file string) ([]panel, error) {
+type custom struct {
+	LineWidth         float64
+	FillOpacity       float64
+	LineStyle         struct{ Fill string }
+	Stacking          struct{ Mode string }
+	ScaleDistribution struct{ Type string }
+	ThresholdsStyle   struct{ Mode string }
+	AxisSoftMin       *float64
+	AxisSoftMax       *float64
+}
+
+type thresholds struct {
+	Steps []struct {
+		Color string
+		Value *float64
+	}
+}
+
+// at returns the color of a value: that of the last step it has reached.
+func (t thresholds) at(v float64) string {
+	name := "text"
+	for _, step := range t.Steps {
+		if step.Value == nil || v >= *step.Value {
+			name = step.Color
+		}
+	}
+	return name
+}
+
+// load reads a dashboard and refuses one that would be drawn wrong.
+func load(file string) (*dashboard, error) {
 	text, err := os.ReadFile(file)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("read the dashboard: %w", err)
 	}
-	var d struct{ Panels []panel }
+	var d dashboard
 	if err := json.Unmarshal(text, &d); err != nil {
-		return nil, fmt.Errorf("%s: %w", file, err)
+		return nil, fmt.Errorf("read the dashboard %s: %w", file, err)
 	}
 	if len(d.Panels) == 0 {
-		return nil, fmt.Errorf("%s: no panels", file)
+		return nil, fmt.Errorf("%s has no panels", file)
 	}
-	return d.Panels, nil
-}
-
-// source is a Prometheus and what is asked of it.
-type source struct {
-	url      string
-	from, to float64
-	haste    int
-}
-
-// steps is how many points a line has at most.
-const steps = 240
-
-// fill asks a panel's queries.
-func (s *source) fill(p *panel) error {
-	for _, target := range p.Targets {
-		lines, err := s.ask(s.expression(target.Expr), target.LegendFormat)
-		if err != nil {
-			return err
+	for _, p := range d.Panels {
+		if p.Type == "row" {
+			continue
 		}
-		p.lines = append(p.lines, lines...)
+		if painters[p.Type] == nil {
+			return nil, fmt.Errorf("panel %q: the type %q is not drawn", p.Title, p.Type)
+		}
+		if _, err := p.fieldOf(""); err != nil {
+			return nil, err
+		}
+	}
+	return &d, nil
+}
+
+// fieldOf returns how the series of a name looks: the panel's defaults, and the overrides
+// that match the name.
+func (p panel) fieldOf(name string) (field, error) {
+	f := p.FieldConfig.Defaults
+	for _, o := range p.FieldConfig.Overrides {
+		switch o.Matcher.ID {
+		case "byName":
+			if o.Matcher.Options != name {
+				continue
+			}
+		case "byRegexp":
+			match, err := regexp.Compile(strings.Trim(o.Matcher.Options, "/"))
+			if err != nil {
+				return f, fmt.Errorf("panel %q: an override: %w", p.Title, err)
+			}
+			if !match.MatchString(name) {
+				continue
+			}
+		default:
+			return f, fmt.Errorf("panel %q: overrides %q are not drawn", p.Title, o.Matcher.ID)
+		}
+		for _, property := range o.Properties {
+			if err := f.set(property.ID, property.Value); err != nil {
+				return f, fmt.Errorf("panel %q: %w", p.Title, err)
+			}
+		}
+	}
+	if units[f.Unit] == nil {
+		return f, fmt.Errorf("panel %q: the unit %q is not drawn", p.Title, f.Unit)
+	}
+	return f, nil
+}
+
+// set sets one property, whose path has dots, as if it stood in the field's JSON.
+func (f *field) set(path string, value json.RawMessage) error {
+	text := []byte(value)
+	parts := strings.Split(path, ".")
+	for i := len(parts) - 1; i >= 0; i-- {
+		text = fmt.Appendf(nil, "{%q: %s}", parts[i], text)
+	}
+	if parts[0] == "thresholds" {
+		f.Thresholds = thresholds{} // replaced as a whole
+	}
+	if err := json.NewDecoder(bytes.NewReader(text)).Decode(f); err != nil {
+		return fmt.Errorf("property %s: %w", path, err)
 	}
 	return nil
 }
 
-var durations = regexp.MustCompile(`(offset |\[|:)([0-9]+)([smhdw])\b`)
+var (
+	durations = regexp.MustCompile(`(offset |\[)([0-9]+)([smhdw])\b`)
+	variables = regexp.MustCompile(`\$\{?\w+\}?`)
+	lengths   = map[string]time.Duration{"s": time.Second, "m": time.Minute, "h": time.Hour, "d": 24 * time.Hour, "w": 7 * 24 * time.Hour}
+)
 
-// expression replaces variables by all they can be, and durations by shorter ones.
-func (s *source) expression(text string) string {
-	units := map[string]time.Duration{"s": time.Second, "m": time.Minute, "h": time.Hour, "d": 24 * time.Hour, "w": 7 * 24 * time.Hour}
-	text = durations.ReplaceAllStringFunc(text, func(found string) string {
-		parts := durations.FindStringSubmatch(found)
-		n, err := strconv.Atoi(parts[2])
-		if err != nil {
-			return found
-		}
-		return fmt.Sprintf("%s%dms", parts[1], (time.Duration(n) * units[parts[3]] / time.Duration(max(1, s.haste))).Milliseconds())
-	})
-	interval := max(5, 4*(s.to-s.from)/steps)
-	return strings.NewReplacer("$__rate_interval", fmt.Sprintf("%ds", int(interval)), "$job", ".*", "$account", ".*").Replace(text)
+// expression returns what to ask Prometheus: durations divided by haste, the rate
+// interval filled in, and every variable matching everything.
+func expression(text string, haste int, rate time.Duration) string {
+	if haste > 1 {
+		text = durations.ReplaceAllStringFunc(text, func(found string) string {
+			parts := durations.FindStringSubmatch(found)
+			n, _ := strconv.Atoi(parts[2]) // digits; a number out of range comes back at its limit
+			return parts[1] + promDuration(time.Duration(n)*lengths[parts[3]]/time.Duration(haste))
+		})
+	}
+	text = strings.ReplaceAll(text, "$__rate_interval", promDuration(rate))
+	return variables.ReplaceAllString(text, ".*")
 }
 
-var placeholder = regexp.MustCompile(`\{\{\s*(\w+)\s*\}\}`)
-
-// ask runs one query over the range.
-func (s *source) ask(expression, legend string) ([]line, error) {
-	query := url.Values{
-		"query": {expression}, "start": {strconv.FormatFloat(s.from, 'f', 3, 64)}, "end": {strconv.FormatFloat(s.to, 'f', 3, 64)},
-		"step": {strconv.FormatFloat(max(1, (s.to-s.from)/steps), 'f', 3, 64)},
-	}
-	response, err := http.Get(s.url + "/api/v1/query_range?" + query.Encode())
-	if err != nil {
-		return nil, err
-	}
-	defer func() { _ = response.Body.Close() }()
-	text, err := io.ReadAll(io.LimitReader(response.Body, 64<<20))
-	if err != nil {
-		return nil, err
-	}
-	var answer struct {
-		Status, Error string
-		Data          struct {
-			Result []struct {
-				Metric map[string]string
-				Values [][2]any
-			}
-		}
-	}
-	if err := json.Unmarshal(text, &answer); err != nil || answer.Status != "success" {
-		return nil, fmt.Errorf("prometheus answers %s to %s: %s", response.Status, expression, answer.Error)
-	}
-	var lines []line
-	for _, r := range answer.Data.Result {
-		l := line{name: placeholder.ReplaceAllStringFunc(legend, func(found string) string {
-			return r.Metric[placeholder.FindStringSubmatch(found)[1]]
-		})}
-		for _, v := range r.Values {
-			at, _ := v[0].(float64)
-			text, _ := v[1].(string)
-			if value, err := strconv.ParseFloat(text, 64); err == nil && value == value {
-				l.points = append(l.points, point{at, value})
-			}
-		}
-		if len(l.points) > 0 {
-			lines = append(lines, l)
-		}
-	}
-	sort.Slice(lines, func(i, j int) bool { return lines[i].name < lines[j].name })
-	return lines, nil
+// promDuration writes a duration as Prometheus reads it, to the millisecond.
+func promDuration(d time.Duration) string {
+	return fmt.Sprintf("%dms", max(d.Milliseconds(), 1))
 }

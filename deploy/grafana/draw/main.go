@@ -1,57 +1,82 @@
-// Command draw draws a Grafana dashboard from what a Prometheus has, without Grafana:
-// each panel's queries over a time range, in the dashboard's grid, as one PNG. It knows
-// the panels that faceid-ingest.json uses: row, stat, gauge and timeseries. It is a module
-// of its own so that the program does not carry a plotting library.
+// Command draw makes a picture of a Grafana dashboard without Grafana: it asks a
+// Prometheus the queries of all panels and draws what it answers where the dashboard has
+// it.
+//
+//	go run . --prometheus http://127.0.0.1:9090 --dashboard ../faceid-ingest.json --out ../dashboard.png
+//
+// It knows the kinds of panel, units and settings that the dashboard of this repository
+// uses, and refuses others. Every variable of the dashboard matches everything. It is a
+// module of its own so that the program does not carry a drawing library.
 package main
 
 import (
+	"context"
+	"errors"
 	"flag"
 	"fmt"
+	"io"
 	"os"
+	"os/signal"
+	"strconv"
+	"strings"
 	"time"
 )
 
-// options are the command line.
-type options struct {
-	prometheus, dashboard, out string
-	from, to                   float64
-	// haste divides the durations in queries, for a range in which time went faster.
-	haste int
-}
-
 func main() {
-	var o options
-	flag.StringVar(&o.prometheus, "prometheus", "http://127.0.0.1:9090", "URL of Prometheus")
-	flag.StringVar(&o.dashboard, "dashboard", "../faceid-ingest.json", "file of the dashboard")
-	flag.StringVar(&o.out, "out", "dashboard.png", "file of the picture")
-	flag.Float64Var(&o.from, "from", float64(time.Now().Add(-6*time.Hour).Unix()), "begin, as Unix time")
-	flag.Float64Var(&o.to, "to", float64(time.Now().Unix()), "end, as Unix time")
-	flag.IntVar(&o.haste, "haste", 1, "divide the durations in queries by this")
-	flag.Parse()
-	if err := run(o); err != nil {
-		fmt.Fprintln(os.Stderr, "draw:", err)
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
+	defer stop()
+	if err := run(ctx, os.Args[1:], os.Stderr); err != nil && !errors.Is(err, flag.ErrHelp) {
+		_, _ = fmt.Fprintln(os.Stderr, "draw:", err)
 		os.Exit(1)
 	}
 }
 
-func run(o options) error {
-	panels, err := readDashboard(o.dashboard)
+// moment is a flag: a time in RFC 3339 or Unix seconds.
+type moment struct{ time.Time }
+
+func (m *moment) Set(text string) error {
+	if unix, err := strconv.ParseFloat(text, 64); err == nil {
+		m.Time = time.UnixMilli(int64(unix * 1000))
+		return nil
+	}
+	t, err := time.Parse(time.RFC3339, text)
+	m.Time = t
+	return err
+}
+
+func run(ctx context.Context, args []string, stderr io.Writer) error {
+	flags := flag.NewFlagSet("draw", flag.ContinueOnError)
+	flags.SetOutput(stderr)
+	from, to := moment{time.Now().Add(-6 * time.Hour)}, moment{time.Now()}
+	prometheus := flags.String("prometheus", "http://127.0.0.1:9090", "URL of the Prometheus to ask")
+	file := flags.String("dashboard", "../faceid-ingest.json", "the dashboard")
+	flags.Var(&from, "from", "begin of the picture, RFC 3339 or Unix time (six hours ago)")
+	flags.Var(&to, "to", "end of it; tiles show what was then (now)")
+	haste := flags.Int("haste", 1, "divide windows and offsets in queries by this, for a rehearsal in which time goes faster")
+	out := flags.String("out", "dashboard.png", "the picture, a PNG")
+	if err := flags.Parse(args); err != nil {
+		return err
+	}
+	if !from.Before(to.Time) || *haste < 1 {
+		return fmt.Errorf("nothing to draw from %s to %s with haste %d", from, to, *haste)
+	}
+	d, err := load(*file)
 	if err != nil {
 		return err
 	}
-	source := &source{url: o.prometheus, from: o.from, to: o.to, haste: o.haste}
-	for i := range panels {
-		if err := source.fill(&panels[i]); err != nil {
-			return fmt.Errorf("panel %q: %w", panels[i].Title, err)
-		}
-	}
-	file, err := os.Create(o.out)
+	a := &artist{server: &server{url: strings.TrimSuffix(*prometheus, "/")}, haste: *haste, window: window{from: from.UTC(), to: to.UTC()}}
+	a.server.client.Timeout = time.Minute
+	picture, err := a.draw(ctx, d)
 	if err != nil {
 		return err
 	}
-	if err := paint(panels, file); err != nil {
-		_ = file.Close()
-		return err
+	return save(*out, picture)
+}
+
+func save(file string, picture *sheet) error {
+	f, err := os.Create(file)
+	if err != nil {
+		return fmt.Errorf("write the picture: %w", err)
 	}
-	return file.Close()
+	return errors.Join(picture.writeTo(f), f.Close())
 }

@@ -1,63 +1,68 @@
 package main
 
 import (
-	"fmt"
 	"math"
-	"time"
+	"strconv"
 )
 
-// format writes a value in one of Grafana's units.
-func format(value float64, unit string) string {
-	switch unit {
-	case "s":
-		return duration(value)
-	case "percentunit":
-		return trimmed(100*value) + " %"
-	case "bytes", "Bps":
-		return bytes(value) + map[string]string{"Bps": "/s"}[unit]
-	case "ops", "reqps":
-		return trimmed(value) + "/s"
-	}
-	return trimmed(value)
+// units format a value with a number of decimals, or as many as it needs if that is
+// negative: Grafana's units, by their names there.
+var units = map[string]func(v float64, decimals int) string{
+	"none":  func(v float64, decimals int) string { return number(v, decimals) },
+	"short": func(v float64, decimals int) string { return scaled(v, decimals, 1000, "", " K", " M", " G") },
+	"ops":   func(v float64, decimals int) string { return scaled(v, decimals, 1000, "/s", " K/s", " M/s", " G/s") },
+	"reqps": func(v float64, decimals int) string { return scaled(v, decimals, 1000, "/s", " K/s", " M/s", " G/s") },
+	"bytes": func(v float64, decimals int) string {
+		return scaled(v, decimals, 1024, " B", " KiB", " MiB", " GiB", " TiB")
+	},
+	"Bps": func(v float64, decimals int) string {
+		return scaled(v, decimals, 1000, " B/s", " kB/s", " MB/s", " GB/s")
+	},
+	"percentunit": func(v float64, decimals int) string { return number(v*100, decimals) + " %" },
+	"s":           seconds,
 }
 
-func trimmed(value float64) string {
-	switch size := math.Abs(value); {
-	case size >= 1e6:
-		return fmt.Sprintf("%.3gM", value/1e6)
-	case size >= 1e4:
-		return fmt.Sprintf("%.3gk", value/1e3)
-	}
-	return fmt.Sprintf("%.3g", value)
-}
-
-func bytes(value float64) string {
-	for _, unit := range []string{"B", "KiB", "MiB", "GiB"} {
-		if math.Abs(value) < 1024 || unit == "GiB" {
-			return fmt.Sprintf("%.3g %s", value, unit)
+// number writes three significant digits, or the decimals asked for.
+func number(v float64, decimals int) string {
+	if decimals < 0 {
+		decimals = 0
+		if a := math.Abs(v); a > 0 && a < 100 {
+			decimals = min(max(2-int(math.Floor(math.Log10(a))), 0), 4)
 		}
-		value /= 1024
+		text := strconv.FormatFloat(v, 'f', decimals, 64)
+		short, _ := strconv.ParseFloat(text, 64) // just written
+		return strconv.FormatFloat(short, 'f', -1, 64)
 	}
-	return ""
+	return strconv.FormatFloat(v, 'f', decimals, 64)
 }
 
-func duration(seconds float64) string {
-	sign := ""
-	if seconds < 0 {
-		sign, seconds = "-", -seconds
+// scaled divides by base until the number is short. Decimals count for numbers that are
+// not divided.
+func scaled(v float64, decimals int, base float64, suffixes ...string) string {
+	i := 0
+	for math.Abs(v) >= base && i < len(suffixes)-1 {
+		v /= base
+		i++
 	}
-	switch d := time.Duration(seconds * float64(time.Second)); {
-	case d == 0:
-		return "0"
-	case d < time.Second:
-		return fmt.Sprintf("%s%.3g ms", sign, seconds*1000)
-	case d < 2*time.Minute:
-		return fmt.Sprintf("%s%.3g s", sign, seconds)
-	case d < 2*time.Hour:
-		return fmt.Sprintf("%s%.3g min", sign, d.Minutes())
-	case d < 48*time.Hour:
-		return fmt.Sprintf("%s%.3g h", sign, d.Hours())
-	default:
-		return fmt.Sprintf("%s%.3g d", sign, d.Hours()/24)
+	if i > 0 {
+		decimals = -1
 	}
+	return number(v, decimals) + suffixes[i]
+}
+
+// seconds writes a duration in the largest unit it has one of.
+func seconds(v float64, decimals int) string {
+	steps := []struct {
+		size float64
+		name string
+	}{{86400, " days"}, {3600, " hours"}, {60, " min"}, {1, " s"}, {1e-3, " ms"}}
+	if v == 0 {
+		return "0 s"
+	}
+	for _, step := range steps {
+		if math.Abs(v) >= step.size {
+			return number(v/step.size, decimals) + step.name
+		}
+	}
+	return number(v*1e6, decimals) + " µs"
 }
