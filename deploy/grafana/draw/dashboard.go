@@ -140,10 +140,35 @@ func (p panel) fieldOf(name string) (field, error) {
 			}
 		}
 	}
-	if units[f.Unit] == nil {
-		return f, fmt.Errorf("panel %q: the unit %q is not drawn", p.Title, f.Unit)
+	if err := f.check(); err != nil {
+		return f, fmt.Errorf("panel %q: %w", p.Title, err)
 	}
 	return f, nil
+}
+
+// check refuses a unit or a color that nothing is known of.
+func (f field) check() error {
+	if units[f.Unit] == nil {
+		return fmt.Errorf("the unit %q is not drawn", f.Unit)
+	}
+	colors := []string{"text"}
+	if f.Color.Mode == "fixed" {
+		colors = append(colors, f.Color.FixedColor)
+	}
+	for _, step := range f.Thresholds.Steps {
+		colors = append(colors, step.Color)
+	}
+	for _, m := range f.Mappings {
+		for _, state := range m.Options {
+			colors = append(colors, state.Color)
+		}
+	}
+	for _, c := range colors {
+		if _, ok := named[c]; !ok {
+			return fmt.Errorf("the color %q is not drawn", c)
+		}
+	}
+	return nil
 }
 
 // set sets one property, whose path has dots, as if it stood in the field's JSON.

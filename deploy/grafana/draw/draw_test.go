@@ -196,6 +196,7 @@ func TestRefused(t *testing.T) {
 		{write(`{}`), noData, "has no panels", nil},
 		{write(fmt.Sprintf(one, "table", "s", "byName", "x", `"s"`)), noData, `the type "table" is not drawn`, nil},
 		{write(fmt.Sprintf(one, "stat", "furlong", "byName", "x", `"s"`)), noData, `the unit "furlong" is not drawn`, nil},
+		{write(strings.Replace(fmt.Sprintf(one, "stat", "s", "byName", "x", `"s"`), `"unit":"s"`, `"unit":"s","color":{"mode":"fixed","fixedColor":"mauve"}`, 1)), noData, `the color "mauve" is not drawn`, nil},
 		{write(fmt.Sprintf(one, "stat", "s", "byMood", "x", `"s"`)), someData, `overrides "byMood" are not drawn`, nil},
 		{write(fmt.Sprintf(one, "stat", "s", "byRegexp", "/(/", `"s"`)), someData, "an override", nil},
 		{write(fmt.Sprintf(one, "stat", "s", "byRegexp", "/a*/", `1`)), noData, "property unit", nil},

@@ -3,6 +3,7 @@ package main
 import (
 	"image/color"
 	"math"
+	"slices"
 	"time"
 
 	"gonum.org/v1/plot/vg/draw"
@@ -244,22 +245,21 @@ func paintCurve(s *sheet, c curve, axis scale, x, y func(float64) float64, step 
 		}
 		piece := c.points[from:to]
 		from = to
-		var upper, lower []spot
+		outline := make([]spot, 0, 2*len(piece)) // the line, and back below it
 		for _, p := range piece {
-			upper = append(upper, spot{x(p.t), y(p.v)})
+			outline = append(outline, spot{x(p.t), y(p.v)})
+		}
+		upper := outline[:len(piece)]
+		for _, p := range slices.Backward(piece) {
 			below := max(axis.min, 0)
 			if v, ok := c.below[p.t]; ok {
 				below = v
 			}
-			lower = append(lower, spot{x(p.t), y(below)})
+			outline = append(outline, spot{x(p.t), y(below)})
 		}
 		if len(piece) == 1 {
 			s.rect(c.color, box{upper[0].x - 1.5, upper[0].y - 1.5, 3, 3})
 			continue
-		}
-		outline := upper
-		for i := len(lower) - 1; i >= 0; i-- {
-			outline = append(outline[:len(outline):len(outline)], lower[i])
 		}
 		s.polygon(faded(c.color, c.Custom.FillOpacity/100), outline)
 		s.line(c.color, c.Custom.LineWidth*0.75, c.Custom.LineStyle.Fill == "dash", upper...)

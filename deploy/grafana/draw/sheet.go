@@ -8,7 +8,6 @@ import (
 	"strconv"
 	"strings"
 
-	"golang.org/x/image/colornames"
 	xfont "golang.org/x/image/font"
 	"gonum.org/v1/plot"
 	"gonum.org/v1/plot/font"
@@ -153,14 +152,8 @@ func hex(t string) color.NRGBA {
 	return color.NRGBA{R: uint8(n >> 16), G: uint8(n >> 8), B: uint8(n), A: 255}
 }
 
-// colorOf finds a color of a dashboard by its name.
-func colorOf(name string) color.NRGBA {
-	if c, ok := named[name]; ok {
-		return c
-	}
-	c := colornames.Map[name]
-	return color.NRGBA{R: c.R, G: c.G, B: c.B, A: c.A}
-}
+// colorOf is a color of a dashboard, of which load has seen that there is such a one.
+func colorOf(name string) color.NRGBA { return named[name] }
 
 // faded is a color of which only a part covers what is below it.
 func faded(c color.NRGBA, part float64) color.NRGBA {

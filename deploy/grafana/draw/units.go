@@ -8,7 +8,7 @@ import (
 // units format a value with a number of decimals, or as many as it needs if that is
 // negative: Grafana's units, by their names there.
 var units = map[string]func(v float64, decimals int) string{
-	"none":  func(v float64, decimals int) string { return number(v, decimals) },
+	"none":  number,
 	"short": func(v float64, decimals int) string { return scaled(v, decimals, 1000, "", " K", " M", " G") },
 	"ops":   func(v float64, decimals int) string { return scaled(v, decimals, 1000, "/s", " K/s", " M/s", " G/s") },
 	"reqps": func(v float64, decimals int) string { return scaled(v, decimals, 1000, "/s", " K/s", " M/s", " G/s") },
