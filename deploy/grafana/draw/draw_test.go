@@ -233,7 +233,7 @@ func TestUnits(t *testing.T) {
 		want     string
 	}{
 		{"s", 0, -1, "0 s"}, {"s", 0.000012, -1, "12 µs"}, {"s", 0.25, -1, "250 ms"}, {"s", 90, -1, "1.5 min"},
-		{"s", 7200, -1, "2 hours"}, {"s", 250000, -1, "2.89 days"}, {"s", -30, -1, "-30 s"},
+		{"s", 7200, -1, "2 hours"}, {"s", 250000, -1, "2.89 days"}, {"s", -30, -1, "-30 s"}, {"s", 86400, -1, "1 day"},
 		{"bytes", 1536, -1, "1.5 KiB"}, {"bytes", 512, -1, "512 B"}, {"bytes", 5 << 40, -1, "5 TiB"},
 		{"Bps", 2.5e6, -1, "2.5 MB/s"}, {"short", 1234, 0, "1.23 K"}, {"short", 3, 0, "3"}, {"short", 0.6, 0, "1"},
 		{"percentunit", 0.9137, 1, "91.4 %"}, {"ops", 0.5, -1, "0.5/s"}, {"none", 0.0123, -1, "0.0123"}, {"none", 1e9, -1, "1000000000"},
@@ -259,6 +259,7 @@ func TestScale(t *testing.T) {
 		{"from zero", field{Unit: "ops", Min: &zero}, 3, 42, "0/s", "50/s", 6},
 		{"bytes", field{Unit: "bytes", Min: &zero}, 0, 2 << 30, "0 B", "2 GiB", 5},
 		{"days", field{Unit: "s"}, 0, 259200, "0 s", "3 days", 4},
+		{"minutes", field{Unit: "s"}, 0, 80, "0 s", "1.5 min", 4},
 		{"negative", field{Unit: "s"}, -20, 15, "-20 s", "20 s", 5},
 		{"one value", field{Unit: "short", Decimals: &whole}, 1, 1, "1", "2", 2},
 		{"logarithmic", log, 0.004, 7, "1 ms", "10 s", 5},

@@ -96,8 +96,8 @@ func newScale(f field, low, high float64, n int) scale {
 // in which the highest of them will be written.
 func niceStep(rough, high float64, f field) float64 {
 	if f.Unit == "s" {
-		for _, nice := range []float64{60, 120, 300, 600, 1200, 1800, 3600, 7200, 21600, 43200, 86400} {
-			if rough > 20 && rough <= nice {
+		for _, nice := range []float64{15, 30, 60, 120, 300, 600, 1200, 1800, 3600, 7200, 21600, 43200, 86400, 172800} {
+			if high >= 60 && rough <= nice {
 				return nice
 			}
 		}
@@ -184,7 +184,7 @@ func paintGraph(s *sheet, p panel, b box, d data) error {
 	if len(list) == 0 {
 		f.Custom.ScaleDistribution.Type = "linear"
 	}
-	axis := newScale(f, low, high, max(int(b.h/34), 2))
+	axis := newScale(f, low, high, max(int(b.h/28), 2))
 	b = paintScale(s, b, axis, f)
 	x := timeAxis(s, b, d.window)
 	y := func(v float64) float64 { return b.y + b.h*(1-min(max(axis.part(v), 0), 1)) }

@@ -3,6 +3,7 @@ package main
 import (
 	"math"
 	"strconv"
+	"strings"
 )
 
 // units format a value with a number of decimals, or as many as it needs if that is
@@ -61,7 +62,11 @@ func seconds(v float64, decimals int) string {
 	}
 	for _, step := range steps {
 		if math.Abs(v) >= step.size {
-			return number(v/step.size, decimals) + step.name
+			text := number(v/step.size, decimals)
+			if text == "1" && step.size >= 3600 {
+				return text + strings.TrimSuffix(step.name, "s")
+			}
+			return text + step.name
 		}
 	}
 	return number(v*1e6, decimals) + " µs"
