@@ -59,8 +59,9 @@ func hasten(t *testing.T, rules string, by time.Duration) string {
 
 var listening = regexp.MustCompile(`msg="Listening on" address=(127\.0\.0\.1:\d+)`)
 
-// watch starts a Prometheus that reads the daemon's metrics every second.
-func (s *site) watch(t *testing.T, p *process) *watcher {
+// watch starts a Prometheus that reads the daemon's metrics every second; args are added
+// to its command line.
+func (s *site) watch(t *testing.T, p *process, args ...string) *watcher {
 	t.Helper()
 	rules := hasten(t, read(t, filepath.Join("..", "..", "deploy", "prometheus", "rules.yaml")), haste)
 	s.write("rules.yaml", rules)
@@ -78,7 +79,7 @@ scrape_configs:
     static_configs: [{targets: [%q]}]
 `, s.path("rules.yaml"), scheme, host))
 	output := &log{}
-	cmd := exec.Command("prometheus", "--config.file="+s.path("prometheus.yml"), "--storage.tsdb.path="+s.path("tsdb"), "--web.listen-address=127.0.0.1:0")
+	cmd := exec.Command("prometheus", append(args, "--config.file="+s.path("prometheus.yml"), "--storage.tsdb.path="+t.TempDir(), "--web.listen-address=127.0.0.1:0")...)
 	cmd.Stdout, cmd.Stderr = output, output
 	if err := cmd.Start(); err != nil {
 		t.Fatalf("%v: run make tools", err)
@@ -290,6 +291,8 @@ func TestIncident(t *testing.T) {
 	all := checks
 	p := s.start()
 	w := s.watch(t, p)
+	// One that takes native histograms has no classic ones.
+	native := s.watch(t, p, "--enable-feature=native-histograms")
 	// trickle publishes one check in each half of a second.
 	var last time.Time
 	trickle := func() {
@@ -312,6 +315,10 @@ func TestIncident(t *testing.T) {
 
 	lift := s.api.Fail(faceidtest.Fault{Delay: 12 * time.Second})
 	w.raises("FaceIDIngestAPISlow", trickle)
+	native.raises("FaceIDIngestAPISlow", trickle)
+	if native.number("faceid_ingest_stage_seconds_bucket") != 0 || native.number("faceid_ingest_stage_seconds") == 0 {
+		t.Error("the second Prometheus has no native histograms")
+	}
 	lift()
 	settled()
 	w.clears("FaceIDIngestAPISlow")
