@@ -169,7 +169,7 @@ func TestCalls(t *testing.T) {
 		return names
 	}
 	same("services", append(found(`newCaller\("(\w+)"`), found(`NewCommonRequest\("(\w+)"`)...), []string{"faceid", "kms", "sts"})
-	same("FaceID", with("faceid:", found(`return "(\w+)", params\n`)), actions(t, "faceid"))
+	same("FaceID", with("faceid:", found(`return "(Get\w+)"\n`)), actions(t, "faceid"))
 	same("KMS", with("kms:", found(`k\.call\(ctx, "(\w+)"`)), actions(t, "kms-results", "kms-keyring"))
 	same("STS", with("name/sts:", found(`NewCommonRequest\("sts", "[^"]+", "(\w+)"`)), actions(t, "sts"))
 	same("COS, in the policy of temporary keys", with("name/cos:", found(`"name/cos:(\w+)"`)),
