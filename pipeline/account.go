@@ -26,6 +26,9 @@ const (
 	// probeTurns is how often one event is tried before another has its turn: what
 	// is wrong might be with this one.
 	probeTurns = 40
+	// aloneTurns is the same where other replicas are not refused: they may take the
+	// event after two or three minutes.
+	aloneTurns = 8
 	// pauseWait bounds a request to pause or resume a consumer.
 	pauseWait = 5 * time.Second
 )
@@ -106,8 +109,10 @@ func (w *Worker) probe(ctx context.Context, t *task, refusal error) (fetched, er
 	defer t.account.pause.end()
 	since := w.cfg.Now()
 	wait := w.cfg.Retry.ProbeFirst
-	for range probeTurns {
-		w.pauseAccount(ctx, t, refusal, since, wait)
+	for turn := range probeTurns {
+		if everybody := w.pauseAccount(ctx, t, refusal, since, wait); !everybody && turn >= aloneTurns {
+			break
+		}
 		if err := sleep(ctx, wait); err != nil {
 			// Stopping: another worker may do better, and if not, it finds out.
 			w.resumeAccount(ctx, t)
@@ -126,8 +131,8 @@ func (w *Worker) probe(ctx context.Context, t *task, refusal error) (fetched, er
 }
 
 // pauseAccount tells why the account is paused, and stops its consumers until after the
-// next try where that is everybody's trouble.
-func (w *Worker) pauseAccount(ctx context.Context, t *task, refusal error, since time.Time, wait time.Duration) {
+// next try where that is everybody's trouble, which it returns.
+func (w *Worker) pauseAccount(ctx context.Context, t *task, refusal error, since time.Time, wait time.Duration) (everybody bool) {
 	name := t.account.Name
 	w.metrics.AccountPaused(name, true)
 	w.troubles.note(ctx, apiTrouble(t), fmt.Sprintf("the API refuses all calls of account %s: its events wait", name),
@@ -140,13 +145,14 @@ func (w *Worker) pauseAccount(ctx context.Context, t *task, refusal error, since
 		w.log.DebugContext(ctx, "cannot note that an account is paused", "account", name, "error", err)
 	}
 	if !faceid.OfWholeAccount(refusal) && !w.peers.AllNoted(ctx, name) {
-		return
+		return false
 	}
 	for _, lane := range pulledLanes {
 		if _, err := w.js.PauseConsumer(ctx, lane.Stream(), event.ConsumerName(name, lane), until); err != nil && ctx.Err() == nil {
 			w.troubles.note(ctx, "pause/"+name, "cannot pause the consumers of an account for all workers; this one waits by itself", "account", name, "error", err)
 		}
 	}
+	return true
 }
 
 // serverTime returns the time by the server's clock, for this machine's may be what

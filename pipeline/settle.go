@@ -276,8 +276,8 @@ func (w *Worker) suspect(ctx context.Context, t *task) bool {
 		w.outcome(ctx, t.delivery, telemetry.Retried)
 		return true
 	}
-	if known, err := w.ledger.load(ctx, t); err == nil && known.covers(w.stages.names()) {
-		// Only its acknowledgements were lost.
+	if known, err := w.ledger.load(ctx, t); err != nil || known.covers(w.stages.names()) {
+		// Only its acknowledgements were lost, or nobody can tell.
 		return false
 	}
 	w.settle(ctx, t, crashed(t.attempts()), time.Time{})
