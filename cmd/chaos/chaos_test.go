@@ -28,6 +28,7 @@ func TestMain(m *testing.M) {
 // testRun is a short run, which must find nothing wrong and leave nothing behind.
 func testRun(t *testing.T, o options) *report {
 	t.Helper()
+	readSources(t)
 	o.Workers, o.Kill, o.Seed, o.Short, o.Limit = 3, 2*time.Second, 1, true, 3*time.Minute
 	o.Binary = filepath.Join(t.TempDir(), "faceid-ingest")
 	if err := build(t.Context(), "github.com/faceid-ingest/faceid-ingest/cmd/faceid-ingest", o.Binary); err != nil {
@@ -52,6 +53,29 @@ func testRun(t *testing.T, o options) *report {
 		t.Errorf("%+v", r)
 	}
 	return r
+}
+
+// readSources reads the sources of the program, which is built here and not linked: so
+// go test knows that a change of any of them makes the last result worth nothing.
+func readSources(t *testing.T) {
+	t.Helper()
+	read := 0
+	for _, folder := range []string{"../../cmd", "../../config", "../../pipeline", "../../sinks"} {
+		err := filepath.WalkDir(folder, func(path string, _ os.DirEntry, err error) error {
+			if err != nil || filepath.Ext(path) != ".go" {
+				return err
+			}
+			read++
+			_, err = os.ReadFile(path)
+			return err
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	if read < 100 {
+		t.Fatalf("only %d sources found", read)
+	}
 }
 
 // TestChaos is the whole, in small.
