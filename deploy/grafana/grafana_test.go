@@ -4,7 +4,6 @@
 package grafana_test
 
 import (
-	"bytes"
 	"encoding/json"
 	"fmt"
 	"os"
@@ -15,6 +14,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/faceid-ingest/faceid-ingest/deploy/prometheus/promtest"
 	"github.com/faceid-ingest/faceid-ingest/pipeline/telemetry"
 )
 
@@ -240,24 +240,16 @@ func queries(t *testing.T) []query {
 	return all
 }
 
-// targetLabels are Prometheus's own.
-var targetLabels = []string{"job", "namespace", "instance"}
-
 // metrics are the series that may be read, with their labels: those of the program,
 // Prometheus's alerts, and what is shown of the process.
 func metrics() map[string][]string {
-	known := map[string][]string{
-		"process_cpu_seconds_total": nil, "process_resident_memory_bytes": nil,
-		"ALERTS": {"alertname", "alertstate", "severity", "account", "sink"},
+	known := promtest.Series()
+	for _, of := range []string{"process_cpu_seconds_total", "process_resident_memory_bytes"} {
+		known[of] = nil
 	}
-	for _, m := range telemetry.Catalog() {
-		known[m.Name] = m.Labels
-		if m.Type == "histogram" {
-			known[m.Name+"_bucket"] = append([]string{"le"}, m.Labels...)
-		}
-	}
+	known["ALERTS"] = []string{"alertname", "alertstate", "severity", "account", "sink"}
 	for name, labels := range known {
-		known[name] = append(slices.Clone(labels), targetLabels...)
+		known[name] = append(labels, promtest.TargetLabels()...)
 	}
 	return known
 }
@@ -272,7 +264,7 @@ func TestQueries(t *testing.T) {
 	for _, q := range all {
 		expressions = append(expressions, q.expr)
 	}
-	for i, selectors := range parse(t, expressions) {
+	for i, selectors := range promtest.Selectors(t, "../prometheus/lint", expressions) {
 		q := all[i]
 		has := []string{}
 		for _, s := range selectors {
@@ -347,32 +339,4 @@ func TestDebiansPrometheus(t *testing.T) {
 	if want := fmt.Sprintf("%d rules found", len(rules)); !strings.Contains(string(output), want) {
 		t.Errorf("promtool: %s; want %s", output, want)
 	}
-}
-
-// selector is what one selector of an expression reads.
-type selector struct {
-	Metric string
-	Labels []string
-}
-
-// parse has Prometheus's own parser read expressions.
-func parse(t *testing.T, expressions []string) (all [][]selector) {
-	t.Helper()
-	input, err := json.Marshal(expressions)
-	if err != nil {
-		t.Fatal(err)
-	}
-	lint := exec.Command("go", "run", ".")
-	lint.Dir = "../prometheus/lint"
-	lint.Env = append(os.Environ(), "CGO_ENABLED=0")
-	var stderr bytes.Buffer
-	lint.Stdin, lint.Stderr = bytes.NewReader(input), &stderr
-	output, err := lint.Output()
-	if err != nil {
-		t.Fatalf("%v\n%s", err, &stderr)
-	}
-	if err := json.Unmarshal(output, &all); err != nil || len(all) != len(expressions) {
-		t.Fatalf("%d answers for %d expressions, %v", len(all), len(expressions), err)
-	}
-	return all
 }

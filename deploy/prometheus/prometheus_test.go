@@ -3,8 +3,6 @@
 package prometheus_test
 
 import (
-	"bytes"
-	"encoding/json"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -15,24 +13,8 @@ import (
 
 	"github.com/goccy/go-yaml"
 
-	"github.com/faceid-ingest/faceid-ingest/pipeline/telemetry"
+	"github.com/faceid-ingest/faceid-ingest/deploy/prometheus/promtest"
 )
-
-// metrics are all series a scrape can have, with their labels, beside Go's and the
-// process's.
-func metrics() map[string][]string {
-	known := map[string][]string{"up": {}}
-	for _, d := range telemetry.Catalog() {
-		known[d.Name] = append([]string{}, d.Labels...)
-		if d.Type == "histogram" {
-			known[d.Name+"_bucket"] = append([]string{"le"}, d.Labels...)
-		}
-	}
-	return known
-}
-
-// targetLabels are Prometheus's own.
-var targetLabels = []string{"job", "namespace", "instance"}
 
 // rule is one of rules.yaml, of either kind.
 type rule struct {
@@ -107,35 +89,6 @@ func text(t *testing.T, file string) string {
 	return string(b)
 }
 
-// selector is what one selector of an expression reads; see lint.
-type selector struct {
-	Metric string
-	Labels []string
-}
-
-// selectors has Prometheus's parser read expressions.
-func selectors(t *testing.T, expressions []string) [][]selector {
-	t.Helper()
-	input, err := json.Marshal(expressions)
-	if err != nil {
-		t.Fatal(err)
-	}
-	lint := exec.Command("go", "run", ".")
-	lint.Dir = "lint"
-	lint.Env = append(os.Environ(), "CGO_ENABLED=0")
-	var stderr bytes.Buffer
-	lint.Stdin, lint.Stderr = bytes.NewReader(input), &stderr
-	output, err := lint.Output()
-	if err != nil {
-		t.Fatalf("%v\n%s", err, &stderr)
-	}
-	var all [][]selector
-	if err := json.Unmarshal(output, &all); err != nil || len(all) != len(expressions) {
-		t.Fatalf("%d answers for %d expressions, %v", len(all), len(expressions), err)
-	}
-	return all
-}
-
 var codeBlock = regexp.MustCompile("(?s)```.*?```")
 
 // inText finds the PromQL in an annotation or a README: what is in backquotes and has a
@@ -153,7 +106,8 @@ func inText(text string) []string {
 // Every metric of every expression exists, be it in a rule, a unit test, an annotation
 // or a README, and has the labels that are asked for.
 func TestMetricsExist(t *testing.T) {
-	known := metrics()
+	known := promtest.Series()
+	known["up"] = []string{}
 	var places, expressions []string
 	add := func(place, expression string) {
 		places, expressions = append(places, place), append(expressions, expression)
@@ -177,14 +131,14 @@ func TestMetricsExist(t *testing.T) {
 			add(file, found)
 		}
 	}
-	for i, found := range selectors(t, expressions) {
+	for i, found := range promtest.Selectors(t, "lint", expressions) {
 		for _, s := range found {
 			labels, ok := known[s.Metric]
 			if !ok {
 				t.Errorf("%s: no such metric: %s", places[i], s.Metric)
 			}
 			for _, label := range s.Labels {
-				if labels != nil && !slices.Contains(labels, label) && !slices.Contains(targetLabels, label) {
+				if labels != nil && !slices.Contains(labels, label) && !slices.Contains(promtest.TargetLabels(), label) {
 					t.Errorf("%s: %s has no label %s", places[i], s.Metric, label)
 				}
 			}
