@@ -45,8 +45,8 @@ func TestRepublish(t *testing.T) {
 	for i := range 40 {
 		history = append(history, event.Burial{Time: first, Reason: event.Refused, Code: strings.Repeat("c", 30), Attempts: uint64(i)})
 	}
-	past := event.Past{First: first, Attempts: 7, NotBefore: time.Now().Add(time.Minute).UTC(), History: history}
-	header := nats.Header{"traceparent": {"00-aa-bb-01"}, "Faceid-Again": {"1"}, "Cookie": {"no"}}
+	past := event.Past{Crashes: 2, First: first, Attempts: 7, NotBefore: time.Now().Add(time.Minute).UTC(), History: history}
+	header := nats.Header{"traceparent": {"00-aa-bb-01"}, "tracestate": {strings.Repeat("x", 513)}, "Faceid-Again": {"1"}, "Cookie": {"no"}}
 	for range 2 {
 		if err := p.Republish(ctx, "faceid.completed.main.eid", []byte(`{"token":"T"}`), header, past, "id-1"); err != nil {
 			t.Fatal(err)
@@ -62,7 +62,7 @@ func TestRepublish(t *testing.T) {
 	}
 	got := event.PastOf(msg.Time, msg.Header)
 	if !got.First.Equal(past.First) || got.Attempts != 7 || !got.NotBefore.Equal(past.NotBefore) || !event.Again(msg.Header) ||
-		msg.Header.Get("traceparent") == "" || msg.Header.Get("Cookie") != "" {
+		msg.Header.Get("traceparent") == "" || msg.Header.Get("tracestate") != "" || msg.Header.Get("Cookie") != "" || got.Crashes != past.Crashes {
 		t.Errorf("%+v", got)
 	}
 	if n := len(got.History); n != 16 || got.History[n-1].Attempts != 39 {
