@@ -34,8 +34,8 @@ type ends struct{ sinks *named }
 
 func (e ends) has(value string) bool {
 	if name, ok := strings.CutPrefix(value, "sinks."); ok {
-		name, ok = strings.CutSuffix(name, ".tls")
-		return ok && e.sinks.has(name)
+		name, part, _ := strings.Cut(name, ".")
+		return e.sinks.has(name) && (part == "tls" || part == "credentials")
 	}
 	return value == "http.tls" || value == "nats.tls" || value == "nats.credentials"
 }
