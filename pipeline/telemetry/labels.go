@@ -103,8 +103,10 @@ func actions() []string {
 }
 
 func apiCodes() []string {
-	list := []string{"ok", "none"}
-	for _, c := range faceid.APICodes() {
+	documented := faceid.APICodes()
+	list := make([]string, 0, 2+len(documented))
+	list = append(list, "ok", "none")
+	for _, c := range documented {
 		list = append(list, c.Code)
 	}
 	return list

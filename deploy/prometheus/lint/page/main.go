@@ -11,6 +11,7 @@ import (
 	"io"
 	"os"
 
+	"github.com/prometheus/common/model"
 	"github.com/prometheus/prometheus/model/exemplar"
 	"github.com/prometheus/prometheus/model/labels"
 	"github.com/prometheus/prometheus/model/textparse"
@@ -78,7 +79,7 @@ func (p page) addExemplars(parser textparse.Parser) {
 	parser.Labels(&of)
 	var e exemplar.Exemplar
 	for parser.Exemplar(&e) {
-		name := of.Get(labels.MetricName)
+		name := of.Get(model.MetricNameLabel)
 		p.Exemplars[name] = append(p.Exemplars[name], e.Labels.Get("trace_id"))
 		e = exemplar.Exemplar{}
 	}
