@@ -37,14 +37,7 @@ func (w *Worker) showQueues(ctx context.Context) error {
 		if err := w.showBacklog(ctx, a.Name); err != nil {
 			return err
 		}
-		stored := map[string]uint64{}
-		for _, reason := range event.Reasons() {
-			// Whoever may publish can put something else there.
-			if n := dead[a.Name][string(reason)]; n > 0 {
-				stored[string(reason)] = n
-			}
-		}
-		w.metrics.DeadStored(a.Name, stored)
+		w.metrics.DeadStored(a.Name, dead[a.Name])
 	}
 	return nil
 }

@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/nats-io/nats.go"
 	dto "github.com/prometheus/client_model/go"
 	"github.com/prometheus/common/expfmt"
 	"github.com/prometheus/common/model"
@@ -184,5 +185,39 @@ func TestSeriesAreBounded(t *testing.T) {
 	t.Logf("%d series, %d of them this program's, after %d tokens", series, own, tokens)
 	if own > 250 {
 		t.Errorf("%d series", own)
+	}
+}
+
+// Forged advisories about events of accounts that nobody configured, which say of
+// themselves that they crash workers, make dead letters, but no series of their own.
+func TestForgedAccountsAreNoLabels(t *testing.T) {
+	const forged = 200
+	b := newBench(t)
+	for i := range forged {
+		account := fmt.Sprintf("forged-%d", i)
+		msg := nats.NewMsg(event.Subject(event.Live, account, result.Enhanced))
+		msg.Data = []byte(`{"token":"T","rule_id":"1"}`)
+		msg.Header.Set("Faceid-Crashes", "1000")
+		ack, err := b.js.PublishMsg(t.Context(), msg)
+		if err != nil {
+			t.Fatal(err)
+		}
+		consumer := event.ConsumerName(account, event.Live)
+		b.raw("$JS.EVENT.ADVISORY.CONSUMER.MAX_DELIVERIES."+event.Stream+"."+consumer,
+			fmt.Sprintf(`{"stream":%q,"consumer":%q,"stream_seq":%d,"deliveries":100}`, event.Stream, consumer, ack.Sequence))
+	}
+	b.start()
+	b.gone(event.AdvisoryStream)
+	dead := 0.0
+	for _, m := range b.scrape()["faceid_ingest_dead_letters_total"].GetMetric() {
+		dead += m.GetCounter().GetValue()
+		for _, l := range m.GetLabel() {
+			if strings.Contains(l.GetValue(), "forged") {
+				t.Fatalf("%s=%q is a label", l.GetName(), l.GetValue())
+			}
+		}
+	}
+	if dead != forged {
+		t.Errorf("%v dead letters are counted, want %d", dead, forged)
 	}
 }

@@ -156,10 +156,12 @@ func New(cfg Config, deps Deps) (*Worker, error) {
 		troubles:  newTroubles(deps.Log, cfg.Now),
 	}
 	for _, s := range deps.Sinks {
+		deps.Metrics.ServeSink(s.Name())
 		deps.Metrics.SinkUp(s.Name(), true)
 		w.gates[s.Name()] = &gate{now: cfg.Now, retry: cfg.Retry}
 	}
 	for _, a := range deps.Accounts {
+		deps.Metrics.ServeAccount(a.Name)
 		deps.Metrics.AccountPaused(a.Name, false)
 		w.accounts = append(w.accounts, &account{Account: a, slots: newSlots(cfg.Slots, max(1, cfg.Slots*3/4), cfg.Now)})
 	}

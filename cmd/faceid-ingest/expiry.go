@@ -12,6 +12,11 @@ import (
 	"github.com/nats-io/jwt/v2"
 
 	"github.com/faceid-ingest/faceid-ingest/config"
+	"github.com/faceid-ingest/faceid-ingest/sinks"
+	"github.com/faceid-ingest/faceid-ingest/sinks/kafka"
+	"github.com/faceid-ingest/faceid-ingest/sinks/natsmsg"
+	"github.com/faceid-ingest/faceid-ingest/sinks/sqldb"
+	"github.com/faceid-ingest/faceid-ingest/sinks/webhook"
 )
 
 // expiryEvery is how often files are looked at that hold a certificate or a credential:
@@ -20,7 +25,7 @@ const expiryEvery = time.Minute
 
 // expiring is a file whose content ends at a time.
 type expiring struct {
-	// what is the key of the configuration, and the label of the metric.
+	// what is the label of the metric.
 	what, file string
 	read       func(text []byte) (time.Time, error)
 }
@@ -31,13 +36,40 @@ func expiringOf(cfg *config.Config) []expiring {
 	for _, e := range []expiring{
 		{"http.tls", cfg.HTTP.TLS.Cert, certificateEnd},
 		{"nats.tls", cfg.NATS.TLS.Cert, certificateEnd},
-		{"nats.creds_file", cfg.NATS.CredsFile, credentialsEnd},
+		{"nats.credentials", cfg.NATS.CredsFile, credentialsEnd},
 	} {
 		if e.file != "" {
 			list = append(list, e)
 		}
 	}
+	for _, s := range cfg.Sinks {
+		cert, creds := sinkFiles(s.Config)
+		if cert != "" {
+			list = append(list, expiring{"sinks." + s.Name + ".tls", cert, certificateEnd})
+		}
+		if creds != "" {
+			list = append(list, expiring{"sinks." + s.Name + ".credentials", creds, credentialsEnd})
+		}
+	}
 	return list
+}
+
+// sinkFiles returns the files of a sink's client certificate and NATS credentials; either
+// may be empty.
+func sinkFiles(c sinks.Config) (cert, creds string) {
+	switch c := c.(type) {
+	case *kafka.Config:
+		return c.TLS.Cert, ""
+	case *natsmsg.Config:
+		return c.TLS.Cert, c.CredsFile
+	case *webhook.Config:
+		return c.TLS.Cert, ""
+	case *sqldb.Postgres:
+		return c.TLS.Cert, ""
+	case *sqldb.MySQL:
+		return c.TLS.Cert, ""
+	}
+	return "", ""
 }
 
 // watchExpiry shows when certificates and credentials end, until ctx is done.
@@ -51,7 +83,7 @@ func (d *daemon) watchExpiry(ctx context.Context) error {
 			if err == nil {
 				d.metrics.Expires(e.what, at)
 			} else if !said[e.what] {
-				d.log.Warn("cannot tell when a certificate or credential ends", "key", e.what, "error", err)
+				d.log.Warn("cannot tell when a certificate or credential ends", "what", e.what, "error", err)
 			}
 			said[e.what] = err != nil
 		}

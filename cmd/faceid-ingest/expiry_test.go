@@ -1,14 +1,20 @@
 package main
 
 import (
+	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/x509"
 	"encoding/pem"
+	"io"
+	"log/slog"
 	"math/big"
+	"net/http"
 	"os"
 	"path/filepath"
+	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -17,6 +23,12 @@ import (
 	"github.com/nats-io/nkeys"
 
 	"github.com/faceid-ingest/faceid-ingest/config"
+	"github.com/faceid-ingest/faceid-ingest/pipeline/telemetry"
+	"github.com/faceid-ingest/faceid-ingest/sinks/kafka"
+	"github.com/faceid-ingest/faceid-ingest/sinks/natsmsg"
+	"github.com/faceid-ingest/faceid-ingest/sinks/notice"
+	"github.com/faceid-ingest/faceid-ingest/sinks/sqldb"
+	"github.com/faceid-ingest/faceid-ingest/sinks/webhook"
 )
 
 // certificate returns a certificate that ends at the given time, in PEM.
@@ -81,6 +93,52 @@ func natsCredentials(t *testing.T, end time.Time) string {
 	return string(file)
 }
 
+// whats are the labels of a list, sorted.
+func whats(list []expiring) []string {
+	var names []string
+	for _, e := range list {
+		names = append(names, e.what)
+	}
+	slices.Sort(names)
+	return names
+}
+
+var expiryLine = regexp.MustCompile(`(?m)^faceid_ingest_expiry_timestamp_seconds\{what="(.*)"\} `)
+
+// showsExpiry are the labels that /metrics shows, sorted.
+func showsExpiry(t *testing.T, m *telemetry.Metrics) []string {
+	t.Helper()
+	admin, err := telemetry.Listen(t.Context(), telemetry.AdminConfig{Address: "127.0.0.1:0", Metrics: m, Log: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- admin.Serve(ctx) }()
+	defer func() {
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	}()
+	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
+	response, err := client.Get(admin.URL() + "/metrics")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = response.Body.Close() }()
+	page, err := io.ReadAll(response.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var names []string
+	for _, found := range expiryLine.FindAllSubmatch(page, -1) {
+		names = append(names, string(found[1]))
+	}
+	slices.Sort(names)
+	return names
+}
+
 // What ends is told in time: certificates and credentials, by their files.
 func TestExpiry(t *testing.T) {
 	end := time.Unix(1_900_000_000, 0)
@@ -91,7 +149,26 @@ func TestExpiry(t *testing.T) {
 		t.Errorf("without files: %v", list)
 	}
 	cfg.HTTP.TLS.Cert, cfg.NATS.TLS.Cert, cfg.NATS.CredsFile = file, file, file
+	cfg.Sinks = []config.Sink{
+		{Name: "k", Config: &kafka.Config{TLS: kafka.TLS{Cert: file}}},
+		{Name: "n", Config: &natsmsg.Config{CredsFile: file, TLS: notice.TLS{Cert: file}}},
+		{Name: "w", Config: &webhook.Config{TLS: notice.TLS{Cert: file}}},
+		{Name: "p", Config: &sqldb.Postgres{TLS: sqldb.TLS{Cert: file}}},
+		{Name: "m", Config: &sqldb.MySQL{TLS: sqldb.TLS{Cert: file}}},
+		{Name: "none", Config: &sqldb.MySQL{}},
+	}
 	list := expiringOf(&cfg)
+	// Each is a value of the metric's label.
+	metrics := telemetry.New()
+	for _, s := range cfg.Sinks {
+		metrics.ServeSink(s.Name)
+	}
+	for _, e := range list {
+		metrics.Expires(e.what, end)
+	}
+	if shown := showsExpiry(t, metrics); len(shown) != 9 || !slices.Equal(shown, whats(list)) {
+		t.Errorf("%v are shown of %v", shown, whats(list))
+	}
 	for _, tt := range []struct {
 		name, what, text string
 		end              time.Time
@@ -101,9 +178,11 @@ func TestExpiry(t *testing.T) {
 		{"a key before it", "nats.tls", "-----BEGIN X-----\nAAAA\n-----END X-----\n" + chain, end, ""},
 		{"no certificate", "http.tls", "nothing", time.Time{}, "no certificate in PEM"},
 		{"a broken one", "http.tls", "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n", time.Time{}, "x509"},
-		{"credentials", "nats.creds_file", natsCredentials(t, end), end, ""},
-		{"credentials without an end", "nats.creds_file", natsCredentials(t, time.Time{}), time.Time{}, ""},
-		{"no credentials", "nats.creds_file", "-----BEGIN NATS USER JWT-----\na.b.c\n------END NATS USER JWT------\n", time.Time{}, "cannot be read"},
+		{"credentials", "nats.credentials", natsCredentials(t, end), end, ""},
+		{"a sink's certificate", "sinks.w.tls", chain, end, ""},
+		{"a sink's credentials", "sinks.n.credentials", natsCredentials(t, end), end, ""},
+		{"credentials without an end", "nats.credentials", natsCredentials(t, time.Time{}), time.Time{}, ""},
+		{"no credentials", "nats.credentials", "-----BEGIN NATS USER JWT-----\na.b.c\n------END NATS USER JWT------\n", time.Time{}, "cannot be read"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			if err := os.WriteFile(file, []byte(tt.text), 0o600); err != nil {

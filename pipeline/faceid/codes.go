@@ -61,10 +61,18 @@ func VerdictLabel(v result.Verdict) string {
 		return "0"
 	case code == 0 || !slices.ContainsFunc(resultCodes, func(c ResultCode) bool { return c.Step == at && c.Code == code }):
 		return "other"
-	case at == StepCheck:
-		return strconv.FormatInt(code, 10)
 	}
-	return string(at) + ":" + strconv.FormatInt(code, 10)
+	return ResultCode{Step: at, Code: code}.Label()
+}
+
+// Label returns the code for counting: with its step in front, unless it is of the
+// check itself.
+func (c ResultCode) Label() string {
+	code := strconv.FormatInt(c.Code, 10)
+	if c.Step == StepCheck {
+		return code
+	}
+	return string(c.Step) + ":" + code
 }
 
 // step makes rows of a table of one step, in the order of its numbers: 0 first,

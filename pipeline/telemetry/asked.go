@@ -6,7 +6,7 @@ import "github.com/prometheus/client_golang/prometheus"
 
 // Build shows what is running.
 func (m *Metrics) Build(version, commit, goVersion string) {
-	m.gauges("build_info").WithLabelValues(version, commit, goVersion).Set(1)
+	m.gauges("build_info").of(version, commit, goVersion).Set(1)
 }
 
 // Spool shows how many bytes of media are in flight and how many may be.
@@ -34,10 +34,11 @@ type Limit struct {
 	Throttles uint64
 }
 
-// Limiters shows what the limiters do, by account.
+// Limiters shows what the limiters do, by account; those of accounts that are not served
+// are left out.
 func (m *Metrics) Limiters(state func() map[string]Limit) {
 	m.registry.MustRegister(&limiters{
-		state: state, limit: descOf("limiter_limit", "gauge"), share: descOf("limiter_share", "gauge"), throttles: descOf("limiter_throttles_total", "counter"),
+		state: state, served: &m.accounts, limit: descOf("limiter_limit", "gauge"), share: descOf("limiter_share", "gauge"), throttles: descOf("limiter_throttles_total", "counter"),
 	})
 }
 
@@ -49,6 +50,7 @@ func descOf(name, kind string) *prometheus.Desc {
 // limiters is the collector of Metrics.Limiters.
 type limiters struct {
 	state                   func() map[string]Limit
+	served                  *named
 	limit, share, throttles *prometheus.Desc
 }
 
@@ -60,6 +62,9 @@ func (l *limiters) Describe(ch chan<- *prometheus.Desc) {
 
 func (l *limiters) Collect(ch chan<- prometheus.Metric) {
 	for account, s := range l.state() {
+		if !l.served.has(account) {
+			continue
+		}
 		ch <- prometheus.MustNewConstMetric(l.limit, prometheus.GaugeValue, s.Limit, account)
 		ch <- prometheus.MustNewConstMetric(l.share, prometheus.GaugeValue, s.Share, account)
 		ch <- prometheus.MustNewConstMetric(l.throttles, prometheus.CounterValue, float64(s.Throttles), account)

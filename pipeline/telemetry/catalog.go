@@ -2,8 +2,8 @@
 // and the admin endpoint that serves them beside health and readiness.
 //
 // Label values come from closed sets (accounts and sinks as configured, lanes,
-// outcomes, classes, documented codes), so the number of series is bounded whatever
-// arrives. No metric holds a token or anything of a person.
+// outcomes, classes, documented codes), and what is not in one is Other, so the number
+// of series is bounded whatever arrives. No metric holds a token or anything of a person.
 package telemetry
 
 //go:generate go run ./gen
@@ -84,8 +84,8 @@ var catalog = []Description{
 	{"asset_bytes_total", "counter", labels("kind"), "Bytes of inline assets of ingested results.", "已入库结果的内联媒体字节数。"},
 
 	{"expiry_timestamp_seconds", "gauge", labels("what"),
-		"When a certificate or credential of this process ends, as Unix time: http.tls, nats.tls, nats.creds_file.",
-		"本进程的证书或凭证的到期时间（Unix 时间）：http.tls、nats.tls、nats.creds_file。"},
+		"When a certificate or credential of this process ends, as Unix time: http.tls, nats.tls, nats.credentials, or those of a sink: sinks.NAME.tls, sinks.NAME.credentials.",
+		"本进程的证书或凭证的到期时间（Unix 时间）：http.tls、nats.tls、nats.credentials，或某个 sink 的 sinks.NAME.tls、sinks.NAME.credentials。"},
 	{"config_last_reload_successful", "gauge", nil, "Whether the configuration file was accepted when it was last read.", "最近一次读取的配置文件是否被接受。"},
 	{"build_info", "gauge", labels("version", "commit", "goversion"), "1, with what is running in its labels.", "恒为 1，标签说明运行的版本。"},
 }

@@ -10,20 +10,22 @@ import (
 )
 
 // Metrics are the daemon's own metrics. All methods may be called concurrently. What
-// they are given as a label is one of a closed set: a configured name or a constant of
-// this program, never what came over a wire.
+// they are given for a label may be anything: what is not one of the label's closed set
+// (a constant of this program, a documented code, an account or sink that was told with
+// ServeAccount or ServeSink) is counted as Other.
 type Metrics struct {
-	registry *prometheus.Registry
+	registry        *prometheus.Registry
+	accounts, sinks named
 
-	deadline, due, paused, sinkUp   *prometheus.GaugeVec
-	deadStored, backlog, oldest     *prometheus.GaugeVec
-	expiry                          *prometheus.GaugeVec
+	deadline, due, paused, sinkUp   vector[prometheus.Gauge]
+	deadStored, backlog, oldest     vector[prometheus.Gauge]
+	expiry                          vector[prometheus.Gauge]
 	parked, parkedBytes, quota      prometheus.Gauge
 	strangers, inFlight, replicas   prometheus.Gauge
 	reloaded                        prometheus.Gauge
-	parks, dead, sinkErrors, events *prometheus.CounterVec
-	verdicts, calls, assets, bytes  *prometheus.CounterVec
-	stages                          *prometheus.HistogramVec
+	parks, dead, sinkErrors, events vector[prometheus.Counter]
+	verdicts, calls, assets, bytes  vector[prometheus.Counter]
+	stages                          vector[prometheus.Observer]
 }
 
 // Outcome is what became of one delivery of an event.
@@ -72,23 +74,23 @@ func New() *Metrics {
 	return m
 }
 
-func (m *Metrics) counters(name string) *prometheus.CounterVec {
+func (m *Metrics) counters(name string) vector[prometheus.Counter] {
 	d := described(name, "counter")
 	c := prometheus.NewCounterVec(prometheus.CounterOpts{Name: prefix + d.Name, Help: d.Help}, d.Labels)
 	m.registry.MustRegister(c)
-	return c
+	return vector[prometheus.Counter]{c, m.setsOf(d)}
 }
 
-func (m *Metrics) gauges(name string) *prometheus.GaugeVec {
+func (m *Metrics) gauges(name string) vector[prometheus.Gauge] {
 	d := described(name, "gauge")
 	g := prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: prefix + d.Name, Help: d.Help}, d.Labels)
 	m.registry.MustRegister(g)
-	return g
+	return vector[prometheus.Gauge]{g, m.setsOf(d)}
 }
 
-func (m *Metrics) gauge(name string) prometheus.Gauge { return m.gauges(name).WithLabelValues() }
+func (m *Metrics) gauge(name string) prometheus.Gauge { return m.gauges(name).of() }
 
-func (m *Metrics) histograms(name string) *prometheus.HistogramVec {
+func (m *Metrics) histograms(name string) vector[prometheus.Observer] {
 	d := described(name, "histogram")
 	h := prometheus.NewHistogramVec(prometheus.HistogramOpts{
 		Name:                            prefix + d.Name,
@@ -99,62 +101,73 @@ func (m *Metrics) histograms(name string) *prometheus.HistogramVec {
 		NativeHistogramMinResetDuration: time.Hour,
 	}, d.Labels)
 	m.registry.MustRegister(h)
-	return h
+	return vector[prometheus.Observer]{h, m.setsOf(d)}
 }
+
+// ServeAccount makes an account's name a value of labels. It is called with names from
+// the configuration only, before anything is counted for them.
+func (m *Metrics) ServeAccount(name string) { m.accounts.add(name) }
+
+// ServeSink does for a sink what ServeAccount does for an account.
+func (m *Metrics) ServeSink(name string) { m.sinks.add(name) }
 
 // Event counts one delivery.
 func (m *Metrics) Event(account, lane string, outcome Outcome) {
-	m.events.WithLabelValues(account, lane, string(outcome)).Inc()
+	m.events.of(account, lane, string(outcome)).Inc()
 }
 
 // Dead counts one dead letter.
-func (m *Metrics) Dead(account, reason string) { m.dead.WithLabelValues(account, reason).Inc() }
+func (m *Metrics) Dead(account, reason string) { m.dead.of(account, reason).Inc() }
 
 // DeadStored sets how many dead letters of an account there are, by reason; other
-// reasons have none.
+// reasons have none. Reasons that somebody made up are added up.
 func (m *Metrics) DeadStored(account string, byReason map[string]uint64) {
-	m.deadStored.DeletePartialMatch(prometheus.Labels{"account": account})
+	m.deadStored.dropAccount(within(&m.accounts, account))
+	sums := map[string]uint64{}
 	for reason, n := range byReason {
-		m.deadStored.WithLabelValues(account, reason).Set(float64(n))
+		sums[within(closed["reason"], reason)] += n
+	}
+	for reason, n := range sums {
+		m.deadStored.of(account, reason).Set(float64(n))
 	}
 }
 
-// Call counts one call of the API; class is "ok" or the class of its error, code one
-// of the documented codes, "ok", "none" or "other".
+// Call counts one call of the API; class is "ok" or the class of its error, code the
+// API's, "ok", or "none" where no answer came.
 func (m *Metrics) Call(account, action, class, code string) {
-	m.calls.WithLabelValues(account, action, class, code).Inc()
+	m.calls.of(account, action, class, code).Inc()
 }
 
 // SinkError counts one failed call of a sink.
-func (m *Metrics) SinkError(sink, class string) { m.sinkErrors.WithLabelValues(sink, class).Inc() }
+func (m *Metrics) SinkError(sink, class string) { m.sinkErrors.of(sink, class).Inc() }
 
 // SinkUp sets whether a sink takes results.
-func (m *Metrics) SinkUp(sink string, up bool) { m.sinkUp.WithLabelValues(sink).Set(oneIf(up)) }
+func (m *Metrics) SinkUp(sink string, up bool) { m.sinkUp.of(sink).Set(oneIf(up)) }
 
 // Asset counts one asset of an ingested result; inline says whether its bytes,
 // of the given size, came with the answer.
 func (m *Metrics) Asset(kind string, inline bool, size int64) {
 	if !inline {
-		m.assets.WithLabelValues(kind, "cos").Inc()
+		m.assets.of(kind, "cos").Inc()
 		return
 	}
-	m.assets.WithLabelValues(kind, "inline").Inc()
-	m.bytes.WithLabelValues(kind).Add(float64(size))
+	m.assets.of(kind, "inline").Inc()
+	m.bytes.of(kind).Add(float64(size))
 }
 
-// Verdict counts one ingested result; code is a documented one, or "other".
+// Verdict counts one ingested result; code is the label of faceid.VerdictLabel.
 func (m *Metrics) Verdict(account, product string, passed bool, code string) {
 	verdict := "failed"
 	if passed {
 		verdict = "passed"
 	}
-	m.verdicts.WithLabelValues(account, product, verdict, code).Inc()
+	m.verdicts.of(account, product, verdict, code).Inc()
 }
 
 // Stage records how long a stage took. If ctx is of a trace that is sampled, the
 // trace is its exemplar.
 func (m *Metrics) Stage(ctx context.Context, stage string, took time.Duration) {
-	observer := m.stages.WithLabelValues(stage)
+	observer := m.stages.of(stage)
 	span := trace.SpanContextFromContext(ctx)
 	with, ok := observer.(prometheus.ExemplarObserver)
 	if !ok || !span.IsSampled() {
@@ -165,7 +178,7 @@ func (m *Metrics) Stage(ctx context.Context, stage string, took time.Duration) {
 }
 
 // Parked counts one result that was parked.
-func (m *Metrics) Parked(account string) { m.parks.WithLabelValues(account).Inc() }
+func (m *Metrics) Parked(account string) { m.parks.of(account).Inc() }
 
 // Parking sets how many results are parked, and how many bytes they take and may
 // take.
@@ -177,37 +190,37 @@ func (m *Metrics) Parking(results int, bytes, quota int64) {
 
 // AccountPaused sets whether this process has paused an account.
 func (m *Metrics) AccountPaused(account string, paused bool) {
-	m.paused.WithLabelValues(account).Set(oneIf(paused))
+	m.paused.of(account).Set(oneIf(paused))
 }
 
 // Backlog sets how many events of an account's lane are not done.
 func (m *Metrics) Backlog(account, lane string, events uint64) {
-	m.backlog.WithLabelValues(account, lane).Set(float64(events))
+	m.backlog.of(account, lane).Set(float64(events))
 }
 
 // Oldest sets the age of an account's oldest event that is not done; nil means that
 // there is none.
 func (m *Metrics) Oldest(account string, age *time.Duration) {
 	if age == nil {
-		m.oldest.DeleteLabelValues(account)
+		m.oldest.drop(account)
 		return
 	}
-	m.oldest.WithLabelValues(account).Set(age.Seconds())
+	m.oldest.of(account).Set(age.Seconds())
 }
 
 // Deadline sets the time left to an account's nearest deadline, which is negative
 // once it is past.
 func (m *Metrics) Deadline(account string, left time.Duration) {
-	m.deadline.WithLabelValues(account).Set(left.Seconds())
+	m.deadline.of(account).Set(left.Seconds())
 }
 
 // NoDeadline takes Deadline back: an account has no open event.
-func (m *Metrics) NoDeadline(account string) { m.deadline.DeleteLabelValues(account) }
+func (m *Metrics) NoDeadline(account string) { m.deadline.drop(account) }
 
 // Due sets how many events of an account are nearer to their deadline than within
 // says, one of 1h, 6h and 24h.
 func (m *Metrics) Due(account, within string, events int) {
-	m.due.WithLabelValues(account, within).Set(float64(events))
+	m.due.of(account, within).Set(float64(events))
 }
 
 // Strangers sets how many events nobody takes.
@@ -226,17 +239,17 @@ func (m *Metrics) Reloaded(accepted bool) { m.reloaded.Set(oneIf(accepted)) }
 // end.
 func (m *Metrics) Expires(what string, at time.Time) {
 	if at.IsZero() {
-		m.expiry.DeleteLabelValues(what)
+		m.expiry.drop(what)
 		return
 	}
-	m.expiry.WithLabelValues(what).Set(float64(at.Unix()))
+	m.expiry.of(what).Set(float64(at.Unix()))
 }
 
 // Forget drops what the gauges say of an account that is not served any more. Counters
 // stay.
 func (m *Metrics) Forget(account string) {
-	for _, gauges := range []*prometheus.GaugeVec{m.deadline, m.due, m.paused, m.backlog, m.oldest, m.deadStored} {
-		gauges.DeletePartialMatch(prometheus.Labels{"account": account})
+	for _, gauges := range []vector[prometheus.Gauge]{m.deadline, m.due, m.paused, m.backlog, m.oldest, m.deadStored} {
+		gauges.dropAccount(account)
 	}
 }
 

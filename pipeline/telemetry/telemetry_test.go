@@ -25,6 +25,9 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 func filled(t *testing.T) *telemetry.Metrics {
 	t.Helper()
 	m := telemetry.New()
+	m.ServeAccount("main")
+	m.ServeSink("media")
+	m.ServeSink("records")
 	m.Build("v1.2.3", "0123456", "go1.26")
 	m.Spool(func() (int64, int64) { return 7, 100 })
 	m.Limiters(func() map[string]telemetry.Limit {
