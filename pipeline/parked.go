@@ -75,10 +75,14 @@ type parkingUse struct {
 	usage parking.Usage
 }
 
-// watchParking keeps the metrics of parking fresh until ctx is done.
+// watchParking keeps the metrics of parking fresh, and the parking free of what was cut
+// off, until ctx is done.
 func (w *Worker) watchParking(ctx context.Context) {
 	for {
 		w.parkingUsage(ctx)
+		if err := w.parking.Sweep(ctx); err != nil {
+			w.log.DebugContext(ctx, "cannot clear the parking of what was cut off", "error", err)
+		}
 		if sleep(ctx, 2*parkingEvery) != nil {
 			return
 		}

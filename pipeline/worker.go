@@ -26,6 +26,7 @@ import (
 	"go.opentelemetry.io/otel/trace/noop"
 	"golang.org/x/sync/errgroup"
 
+	"github.com/faceid-ingest/faceid-ingest/pipeline/broker"
 	"github.com/faceid-ingest/faceid-ingest/pipeline/event"
 	"github.com/faceid-ingest/faceid-ingest/pipeline/faceid"
 	"github.com/faceid-ingest/faceid-ingest/pipeline/parking"
@@ -170,16 +171,16 @@ func New(cfg Config, deps Deps) (*Worker, error) {
 
 // Run works until ctx is done: then it fetches no more, lets the events in work
 // finish for Config.ShutdownGrace, hands the rest back to JetStream and returns
-// nil. It returns an error if the streams or consumers cannot be had. It is
-// called once.
+// nil. While the server is away it waits for it; it returns an error if the server
+// refuses what it needs. It is called once.
 func (w *Worker) Run(ctx context.Context) error {
 	w.started = w.cfg.Now()
-	lanes, err := w.open(ctx)
 	defer w.leave(ctx)
-	if err != nil {
-		if ctx.Err() != nil {
-			return nil
-		}
+	lanes, err := w.openPatiently(ctx)
+	switch {
+	case ctx.Err() != nil:
+		return nil
+	case err != nil:
 		return err
 	}
 	work, kill := context.WithCancel(context.WithoutCancel(ctx))
@@ -225,7 +226,27 @@ func (w *Worker) leave(ctx context.Context) {
 	}
 }
 
-// open makes sure of what the Worker keeps in JetStream.
+// openPatiently is open that waits while the server is away: a worker that takes over
+// from another one must not end the process for that.
+func (w *Worker) openPatiently(ctx context.Context) ([]*lane, error) {
+	for {
+		lanes, err := w.open(ctx)
+		switch {
+		case err == nil:
+			w.troubles.over("open")
+			return lanes, nil
+		case ctx.Err() != nil || !broker.IsAway(err):
+			return nil, err
+		}
+		w.troubles.note(ctx, "open", "cannot begin, NATS is away or not ready; trying again", "error", err)
+		if err := sleep(ctx, fetchPause); err != nil {
+			return nil, err
+		}
+	}
+}
+
+// open makes sure of what the Worker keeps in JetStream. After an error it may be called
+// again.
 func (w *Worker) open(ctx context.Context) (lanes []*lane, err error) {
 	bounded, cancel := context.WithTimeout(ctx, ackWait)
 	defer cancel()
@@ -235,8 +256,10 @@ func (w *Worker) open(ctx context.Context) (lanes []*lane, err error) {
 	if w.advisories, err = event.EnsureReaper(bounded, w.js); err != nil {
 		return nil, err
 	}
-	if w.peers, err = replica.Join(bounded, w.js, replica.Config{Replicas: w.cfg.Replicas, Report: w.report, Changed: w.share, Log: w.log}); err != nil {
-		return nil, err
+	if w.peers == nil {
+		if w.peers, err = replica.Join(bounded, w.js, replica.Config{Replicas: w.cfg.Replicas, Report: w.report, Changed: w.share, Log: w.log}); err != nil {
+			return nil, err
+		}
 	}
 	return w.openLanes(ctx)
 }

@@ -189,9 +189,20 @@ func (p *process) end() error {
 		<-p.done
 	}
 	if err := errors.Join(late, p.last, p.log.Close()); err != nil {
-		return fmt.Errorf("stop %s: %w", p.name, err)
+		return fmt.Errorf("stop %s: %w; it said last:\n%s", p.name, err, lastWords(p.log.Name()))
 	}
 	return nil
+}
+
+// lastWords returns the end of a log, for who cannot look into it any more: a run's
+// folder goes with the run.
+func lastWords(log string) []byte {
+	const most = 4 << 10
+	text, err := os.ReadFile(log) //nolint:gosec // this program's own
+	if err != nil {
+		return []byte(err.Error())
+	}
+	return text[max(0, len(text)-most):]
 }
 
 // counts returns how often the process was started, and how many runs failed that

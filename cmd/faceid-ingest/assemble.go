@@ -12,6 +12,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/cenkalti/backoff/v4"
 	"github.com/nats-io/nats.go/jetstream"
 	"go.opentelemetry.io/otel/trace"
 	"golang.org/x/term"
@@ -247,13 +248,15 @@ type daemon struct {
 	accounts atomic.Pointer[[]string]
 	// limiters are those of the crew, for the metrics.
 	limiters atomic.Pointer[map[string]*limit.Limiter]
-	closers  []func() error
+	// startBy is when a start that waits for NATS gives up.
+	startBy time.Time
+	closers []func() error
 }
 
 // newDaemon opens everything the configuration names and starts nothing. The
 // caller closes it.
 func newDaemon(ctx context.Context, cfg *config.Config, log *slog.Logger) (_ *daemon, err error) {
-	d := &daemon{cfg: cfg, log: log, metrics: telemetry.New()}
+	d := &daemon{cfg: cfg, log: log, metrics: telemetry.New(), startBy: time.Now().Add(startWait)}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, d.close())
@@ -268,15 +271,7 @@ func newDaemon(ctx context.Context, cfg *config.Config, log *slog.Logger) (_ *da
 	}
 	d.tracing = tracing
 	d.closers = append(d.closers, closeTracing)
-	settings, err := brokerConfig(cfg, log)
-	if err != nil {
-		return nil, err
-	}
-	if d.conn, err = broker.Serve(ctx, settings); err != nil {
-		return nil, err
-	}
-	d.closers = append(d.closers, d.conn.Close)
-	if err := event.EnsureStreams(ctx, d.conn.JS, cfg.NATS.Replicas); err != nil {
+	if err := d.openNATS(ctx); err != nil {
 		return nil, err
 	}
 	if d.spool, err = openSpool(cfg); err != nil {
@@ -291,13 +286,17 @@ func newDaemon(ctx context.Context, cfg *config.Config, log *slog.Logger) (_ *da
 	if err != nil {
 		return nil, err
 	}
+	err = d.patiently(ctx, func() (err error) {
+		d.parking, err = openParking(ctx, cfg, d.conn.JS, policy)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
 	if d.sinks, err = openSinks(ctx, cfg, policy, d.conn, log); err != nil {
 		return nil, err
 	}
 	d.closers = append(d.closers, func() error { return closeSinks(context.WithoutCancel(ctx), d.sinks) })
-	if d.parking, err = openParking(ctx, cfg, d.conn.JS, policy); err != nil {
-		return nil, err
-	}
 	if d.crew, err = d.hire(cfg); err != nil {
 		return nil, err
 	}
@@ -305,6 +304,46 @@ func newDaemon(ctx context.Context, cfg *config.Config, log *slog.Logger) (_ *da
 	d.metrics.Limiters(d.limits)
 	d.closers = append(d.closers, func() error { d.crew.close(); return nil })
 	return d, nil
+}
+
+// startWait is how long a daemon that starts waits for NATS: within the minute that the
+// chart's startup probe gives, for before that nobody answers it.
+const startWait = 45 * time.Second
+
+// openNATS opens the connection and makes sure of the streams.
+func (d *daemon) openNATS(ctx context.Context) error {
+	settings, err := brokerConfig(d.cfg, d.log)
+	if err != nil {
+		return err
+	}
+	return d.patiently(ctx, func() (err error) {
+		if d.conn == nil {
+			if d.conn, err = broker.Serve(ctx, settings); err != nil {
+				return err
+			}
+			d.closers = append(d.closers, d.conn.Close)
+		}
+		return event.EnsureStreams(ctx, d.conn.JS, d.cfg.NATS.Replicas)
+	})
+}
+
+// patiently repeats what needs NATS while that is away or not ready, until startWait is
+// over.
+func (d *daemon) patiently(ctx context.Context, do func() error) error {
+	said := false
+	wait := backoff.NewExponentialBackOff(backoff.WithMaxInterval(5*time.Second), backoff.WithMaxElapsedTime(max(time.Millisecond, time.Until(d.startBy))))
+	return backoff.RetryNotify(func() error {
+		err := do()
+		if err != nil && !broker.IsAway(err) {
+			return backoff.Permanent(err)
+		}
+		return err
+	}, backoff.WithContext(wait, ctx), func(err error, _ time.Duration) {
+		if !said {
+			d.log.Warn("NATS is not there yet, waiting for it", "until", d.startBy.UTC().Format(time.RFC3339), "error", err)
+			said = true
+		}
+	})
 }
 
 // crew is a worker with the accounts it works for: what a new configuration replaces

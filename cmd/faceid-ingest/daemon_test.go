@@ -314,6 +314,7 @@ func TestTroubleIsToldOnce(t *testing.T) {
 				_, page := p.admin("/metrics")
 				return strings.Contains(page, test.sign)
 			})
+			p.says(test.message)
 			if n := strings.Count(p.log.String(), test.message); n != 1 {
 				t.Errorf("told %d times: %s", n, test.message)
 			}

@@ -73,8 +73,8 @@ func sinkFiles(c sinks.Config) (cert, creds string) {
 }
 
 // watchExpiry shows when certificates and credentials end, until ctx is done.
-func (d *daemon) watchExpiry(ctx context.Context) error {
-	list, said := expiringOf(d.cfg), map[string]bool{}
+func (d *daemon) watchExpiry(ctx context.Context, list []expiring) error {
+	said := map[string]bool{}
 	tick := time.NewTicker(expiryEvery)
 	defer tick.Stop()
 	for {

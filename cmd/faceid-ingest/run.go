@@ -27,6 +27,10 @@ func (c *runCmd) Run(ctx context.Context, a *app) error {
 	level := new(slog.LevelVar)
 	log := newLogger(cfg.Log, level, a.stderr)
 	d, err := newDaemon(ctx, cfg, log)
+	if err != nil && ctx.Err() != nil {
+		log.Info("faceid-ingest was stopped before it was running", "error", err)
+		return nil
+	}
 	if err != nil {
 		return err
 	}
@@ -47,7 +51,8 @@ func (d *daemon) run(ctx context.Context, reload *reloader) error {
 	b := thisBuild()
 	d.log.Info("faceid-ingest is running", "version", b.Version, "commit", b.Commit, "nats", d.cfg.NATS.URL,
 		"accounts", len(d.cfg.Accounts), "sinks", len(d.sinks), "slots", d.cfg.Worker.Slots)
-	group.Go(func() error { return d.watchExpiry(ctx) })
+	expiring := expiringOf(d.cfg) // of parts that no reload changes
+	group.Go(func() error { return d.watchExpiry(ctx, expiring) })
 	group.Go(func() error { return d.work(ctx, reload) })
 	err := group.Wait()
 	d.log.Info("faceid-ingest has stopped")

@@ -222,6 +222,14 @@ func (l *log) String() string {
 // what is left at the end of the test is killed.
 func (s *site) start(change ...func(*exec.Cmd)) *process {
 	s.t.Helper()
+	p := s.launch(change...)
+	p.runs()
+	return p
+}
+
+// launch is start that does not wait.
+func (s *site) launch(change ...func(*exec.Cmd)) *process {
+	s.t.Helper()
 	p := &process{t: s.t, log: &log{}, ended: make(chan struct{})}
 	p.cmd = exec.Command(binary, "--config", s.config, "run")
 	p.cmd.Stdout, p.cmd.Stderr = p.log, p.log
@@ -241,15 +249,28 @@ func (s *site) start(change ...func(*exec.Cmd)) *process {
 			s.t.Logf("the daemon's log:\n%s", p.log)
 		}
 	})
-	until(s.t, "the daemon runs", func() bool {
+	return p
+}
+
+// runs waits until the daemon works.
+func (p *process) runs() {
+	p.t.Helper()
+	p.says("faceid-ingest is running")
+}
+
+// says waits until the daemon's log has a text.
+func (p *process) says(text string) {
+	p.t.Helper()
+	until(p.t, "the daemon says "+text, func() bool {
 		select {
 		case <-p.ended:
-			s.t.Fatalf("the daemon ended:\n%s", p.log)
+			if !strings.Contains(p.log.String(), text) {
+				p.t.Fatalf("the daemon ended and did not say %q:\n%s", text, p.log)
+			}
 		default:
 		}
-		return strings.Contains(p.log.String(), "faceid-ingest is running")
+		return strings.Contains(p.log.String(), text)
 	})
-	return p
 }
 
 // kill ends the process as a power cut would.

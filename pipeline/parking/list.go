@@ -105,8 +105,10 @@ func (s *Store) sweep(ctx context.Context, age time.Duration) error {
 	return nil
 }
 
-// sweepAgain sweeps if chunks may have become old since the last time.
-func (s *Store) sweepAgain(ctx context.Context) error {
+// Sweep removes what parkings that were cut off over an hour ago have left. It looks
+// again only when something may have become so old since the last time, and asks the
+// server once per parked result then; Park calls it where there is no room.
+func (s *Store) Sweep(ctx context.Context) error {
 	s.mu.Lock()
 	due := time.Since(s.swept) > abandonedAfter
 	if due {
@@ -116,7 +118,13 @@ func (s *Store) sweepAgain(ctx context.Context) error {
 	if !due {
 		return nil
 	}
-	return s.sweep(ctx, abandonedAfter)
+	err := s.sweep(ctx, abandonedAfter)
+	if err != nil {
+		s.mu.Lock()
+		s.swept = time.Time{}
+		s.mu.Unlock()
+	}
+	return err
 }
 
 // sweepOne removes chunks if the latest of them is from before a time of the server.

@@ -91,7 +91,7 @@ func (s *Store) makeRoom(ctx context.Context, size int64) error {
 	need := size + messageCost*(size/int64(s.chunk)+1) + infoCost
 	usage, err := s.Usage(ctx)
 	if err == nil && usage.Bytes+need > s.quota {
-		if err = s.sweepAgain(ctx); err == nil {
+		if err = s.Sweep(ctx); err == nil {
 			usage, err = s.Usage(ctx)
 		}
 	}

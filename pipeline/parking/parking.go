@@ -85,9 +85,6 @@ type Store struct {
 // that of cfg, which drops nothing where it is lower than what is in use; replicas
 // are raised, never lowered. A server that cannot set the quota aside, because it has
 // not so much, gets a bucket without a limit: the store minds the quota all the same.
-//
-// Open also removes what parkings that were cut off over an hour ago have left. Later
-// that is done when there is no room.
 func Open(ctx context.Context, js jetstream.JetStream, cfg Config, policy *privacy.Policy) (*Store, error) {
 	switch {
 	case cfg.Quota < 1:
@@ -104,10 +101,6 @@ func Open(ctx context.Context, js jetstream.JetStream, cfg Config, policy *priva
 		// Half of what a message may have leaves room for its headers, and for the
 		// base64 in which the server sends it back.
 		chunk: int(min(maxChunk, js.Conn().MaxPayload()/2)),
-		swept: time.Now(),
-	}
-	if err := s.sweep(ctx, abandonedAfter); err != nil {
-		return nil, fmt.Errorf("open the parking: %w", err)
 	}
 	return s, nil
 }

@@ -422,7 +422,7 @@ func TestDamaged(t *testing.T) {
 			must(t, err)
 			same(t, r, got)
 			must(t, y.Drop(t.Context(), r.Product, r.Token))
-			must(t, y.Sweep(t.Context(), 0))
+			must(t, y.SweepOlder(t.Context(), 0))
 			if state := y.bucket(); state.Msgs != 0 {
 				t.Errorf("%v", state.Subjects)
 			}
@@ -463,11 +463,11 @@ func TestCutOff(t *testing.T) {
 		t.Errorf("a parking was cut off: %v", err)
 	}
 	must(t, y.Park(ctx, parkable(t, "T-2", 2, 10)))
-	must(t, y.Sweep(ctx, parking.AbandonedAfter))
+	must(t, y.Sweep(ctx))
 	if state := y.bucket(); state.NumSubjects != 3 {
 		t.Errorf("chunks of a parking that may go on are removed: %v", state.Subjects)
 	}
-	must(t, y.Sweep(ctx, 0))
+	must(t, y.SweepOlder(ctx, 0))
 	if state := y.bucket(); state.NumSubjects != 2 {
 		t.Errorf("%v", state.Subjects)
 	}

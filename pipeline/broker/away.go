@@ -1,0 +1,45 @@
+package broker
+
+import (
+	"context"
+	"errors"
+	"net"
+	"net/http"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+)
+
+// Codes of the server, which nats.go has no names for, that say that a cluster is not
+// ready: it has no leader, or too few of its servers are there.
+const (
+	codeNotLeader jetstream.ErrorCode = 10009
+	codeNoPeers   jetstream.ErrorCode = 10005
+)
+
+// IsAway tells whether an error says that the servers cannot be reached or are not ready
+// just now, as while a cluster elects a leader: the same request may succeed later. A
+// refusal is an answer, and so are a certificate that is not trusted and a closed
+// connection.
+func IsAway(err error) bool {
+	var api *jetstream.APIError
+	if errors.As(err, &api) {
+		switch api.ErrorCode {
+		case codeNotLeader, codeNoPeers:
+			return true
+		case jetstream.JSErrCodeJetStreamNotEnabled, jetstream.JSErrCodeJetStreamNotEnabledForAccount:
+			return false
+		}
+		return api.Code == http.StatusServiceUnavailable
+	}
+	for _, away := range []error{
+		nats.ErrNoServers, nats.ErrTimeout, nats.ErrNoResponders, nats.ErrDisconnected, nats.ErrConnectionReconnecting,
+		nats.ErrReconnectBufExceeded, nats.ErrStaleConnection, jetstream.ErrNoStreamResponse, context.DeadlineExceeded,
+	} {
+		if errors.Is(err, away) {
+			return true
+		}
+	}
+	var network net.Error
+	return errors.As(err, &network) && tlsHint(err) == ""
+}
