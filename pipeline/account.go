@@ -9,6 +9,7 @@ import (
 
 	"github.com/faceid-ingest/faceid-ingest/pipeline/event"
 	"github.com/faceid-ingest/faceid-ingest/pipeline/faceid"
+	"github.com/faceid-ingest/faceid-ingest/pipeline/limit"
 	"github.com/faceid-ingest/faceid-ingest/pipeline/replica"
 )
 
@@ -109,24 +110,33 @@ func (w *Worker) probe(ctx context.Context, t *task, refusal error) (fetched, er
 	defer t.account.pause.end()
 	since := w.cfg.Now()
 	wait := w.cfg.Retry.ProbeFirst
+	everybody := false
+	defer func() { w.resumeAccount(ctx, t, everybody) }()
 	for turn := range probeTurns {
-		if everybody := w.pauseAccount(ctx, t, refusal, since, wait); !everybody && turn >= aloneTurns {
+		was := everybody
+		everybody = w.pauseAccount(ctx, t, refusal, since, wait)
+		if was && !everybody {
+			w.resumeConsumers(ctx, t.account.Name)
+		}
+		if !everybody && turn >= aloneTurns {
 			break
 		}
 		if err := sleep(ctx, wait); err != nil {
 			// Stopping: another worker may do better, and if not, it finds out.
-			w.resumeAccount(ctx, t)
 			return fetched{}, newPullError(err)
+		}
+		if !everybody && t.turn(w.cfg.Now()).priority == limit.Urgent {
+			// Another worker may do better, and this event has no time to try the account
+			// with.
+			return fetched{}, &pausedError{t.account.Name}
 		}
 		wait = min(2*wait, w.cfg.Retry.ProbeMax)
 		f, err := w.pullTries(ctx, t)
 		if err == nil || !refusesAccount(err) {
-			w.resumeAccount(ctx, t)
 			return f, err
 		}
 		refusal = err
 	}
-	w.resumeAccount(ctx, t)
 	return fetched{}, refusal
 }
 
@@ -135,7 +145,7 @@ func (w *Worker) probe(ctx context.Context, t *task, refusal error) (fetched, er
 func (w *Worker) pauseAccount(ctx context.Context, t *task, refusal error, since time.Time, wait time.Duration) (everybody bool) {
 	name := t.account.Name
 	w.metrics.AccountPaused(name, true)
-	w.troubles.note(ctx, apiTrouble(t), fmt.Sprintf("the API refuses all calls of account %s: its events wait", name),
+	w.troubles.note(ctx, apiTrouble(t), fmt.Sprintf("the API refuses all calls of account %s: this daemon pulls none of its results", name),
 		append(t.attrs(), "error", refusal, "code", apiCode(refusal))...)
 	ctx, cancel := context.WithTimeout(ctx, pauseWait)
 	defer cancel()
@@ -165,21 +175,28 @@ func (w *Worker) serverTime(ctx context.Context) time.Time {
 	return stream.CachedInfo().TimeStamp
 }
 
-// resumeAccount has the account's consumers go on.
-func (w *Worker) resumeAccount(ctx context.Context, t *task) {
+// resumeAccount ends what pauseAccount did. The account's consumers go on if everybody
+// is set: else it was not this worker that stopped them.
+func (w *Worker) resumeAccount(ctx context.Context, t *task, everybody bool) {
 	name := t.account.Name
 	w.metrics.AccountPaused(name, false)
 	w.troubles.over("pause/" + name)
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), pauseWait)
 	defer cancel()
-	for _, lane := range pulledLanes {
-		// What fails here ends by itself.
-		if _, err := w.js.ResumeConsumer(ctx, lane.Stream(), event.ConsumerName(name, lane)); err != nil {
-			w.log.DebugContext(ctx, "cannot resume a consumer", "account", name, "lane", lane, "error", err)
-		}
+	if everybody {
+		w.resumeConsumers(ctx, name)
 	}
 	if err := w.peers.ClearNote(ctx, name); err != nil {
 		w.log.DebugContext(ctx, "cannot take back the note of a paused account", "account", name, "error", err)
+	}
+}
+
+func (w *Worker) resumeConsumers(ctx context.Context, account string) {
+	for _, lane := range pulledLanes {
+		// What fails here ends by itself.
+		if _, err := w.js.ResumeConsumer(ctx, lane.Stream(), event.ConsumerName(account, lane)); err != nil {
+			w.log.DebugContext(ctx, "cannot resume a consumer", "account", account, "lane", lane, "error", err)
+		}
 	}
 }
 

@@ -51,16 +51,16 @@ var dueWithin = []struct {
 // openEvent is an event that may not be done.
 type openEvent struct {
 	lane     event.Lane
-	sequence uint64
-	// published is when the message was stored, by the server's clock.
-	published time.Time
-	deadline  time.Time
-	product   result.Product
-	token     string
-	// again says that it asks for all work to be done once more.
-	again bool
+	place    event.Place
+	deadline time.Time
+	product  result.Product
+	token    string
+	// again is that of the event's past.
+	again event.Place
 	// delivered says that a worker has seen it: it holds it, or the event waits.
 	delivered bool
+	// express is what the ledger says of its token, as far as look has asked it.
+	express *expressed
 }
 
 // message names one message; sequences alone begin again in a stream that is made anew.
@@ -69,12 +69,12 @@ type message struct {
 	published int64
 }
 
-func (o openEvent) message() message { return message{o.sequence, o.published.UnixNano()} }
+func (o openEvent) message() message { return message{o.place.Sequence, o.place.Time.UnixNano()} }
 
 // finished tells whether the event's work is done, by what the ledger says of its
 // token: all sinks that are named have the result, or it is parked.
 func (o openEvent) finished(e *entry, names []string) bool {
-	return !e.outdated(o.again, o.published) && (e.Parked || e.covers(names))
+	return !e.outdated(o.again) && (e.Parked || e.covers(names))
 }
 
 // scanLane visits the events of an account's lane that may be open: those behind
@@ -109,8 +109,9 @@ func readOpen(msg jetstream.Msg, meta *jetstream.MsgMetadata, lane event.Lane) (
 	if err != nil {
 		return openEvent{}, false
 	}
-	first := event.PastOf(meta.Timestamp, msg.Headers()).First
-	return openEvent{lane: lane, sequence: meta.Sequence.Stream, published: meta.Timestamp, deadline: e.Deadline(first), product: product, token: e.Token, again: event.Again(msg.Headers())}, true
+	place := event.PlaceOf(meta)
+	past := event.PastOf(place, msg.Headers())
+	return openEvent{lane: lane, place: place, deadline: e.Deadline(past.First), product: product, token: e.Token, again: past.Again}, true
 }
 
 // nearest keeps the events with the nearest deadlines.
@@ -130,7 +131,7 @@ func (n *nearest) cut() {
 }
 
 func byDeadline(a, b openEvent) int {
-	return cmp.Or(a.deadline.Compare(b.deadline), cmp.Compare(a.sequence, b.sequence))
+	return cmp.Or(a.deadline.Compare(b.deadline), cmp.Compare(a.place.Sequence, b.place.Sequence))
 }
 
 // deadlines watches those of one account.
@@ -140,8 +141,6 @@ type deadlines struct {
 	// done are the events that are done, as the ledger said, but not behind the
 	// acknowledgement floor.
 	done map[message]bool
-	// tried is when an event was last worked on out of turn.
-	tried map[message]time.Time
 	// warned is when the worker last warned, by time left.
 	warned map[string]time.Time
 }
@@ -149,14 +148,15 @@ type deadlines struct {
 // watchDeadlines looks at the open events of an account until ctx is done; work is the
 // context of what it works on.
 func (w *Worker) watchDeadlines(ctx, work context.Context, a *account) {
-	d := &deadlines{Worker: w, account: a, done: map[message]bool{}, tried: map[message]time.Time{}, warned: map[string]time.Time{}}
+	d := &deadlines{Worker: w, account: a, done: map[message]bool{}, warned: map[string]time.Time{}}
 	trouble := "deadlines/" + a.Name
-	for {
+	for ctx.Err() == nil {
 		began := time.Now()
 		open, err := d.look(ctx)
+		next := time.Now().Add(min(max(scanShare*time.Since(began), scanLeast), scanMost))
 		if err == nil {
 			d.warn(open)
-			err = d.hurry(ctx, work, open)
+			err = d.hurry(ctx, work, open, next)
 		}
 		switch {
 		case err == nil:
@@ -164,7 +164,7 @@ func (w *Worker) watchDeadlines(ctx, work context.Context, a *account) {
 		case ctx.Err() == nil:
 			w.troubles.note(ctx, trouble, "cannot look for results that will be deleted soon", "account", a.Name, "error", err)
 		}
-		if sleep(ctx, min(max(scanShare*time.Since(began), scanLeast), scanMost)) != nil {
+		if sleep(ctx, time.Until(next)) != nil {
 			return
 		}
 	}
@@ -176,12 +176,9 @@ func (d *deadlines) look(ctx context.Context) ([]openEvent, error) {
 	// What was delivered may be done, and there may be much of it while one event
 	// before it waits: it must not take the places of what nobody has seen.
 	var seen, unseen nearest
-	done, tried := map[message]bool{}, map[message]time.Time{}
+	done := map[message]bool{}
 	for _, lane := range pulledLanes {
 		err := scanLane(ctx, d.js, d.account.Name, lane, func(one openEvent) {
-			if at, ok := d.tried[one.message()]; ok {
-				tried[one.message()] = at
-			}
 			switch {
 			case d.done[one.message()]:
 				done[one.message()] = true
@@ -195,7 +192,7 @@ func (d *deadlines) look(ctx context.Context) ([]openEvent, error) {
 			return nil, err
 		}
 	}
-	d.done, d.tried = done, tried
+	d.done = done
 	seen.cut()
 	unseen.cut()
 	near := slices.Concat(seen.events, unseen.events)
@@ -222,6 +219,7 @@ func (d *deadlines) stillOpen(ctx context.Context, near []openEvent) (open []ope
 				d.done[one.message()] = true
 				continue
 			}
+			one.express = e.Express
 		}
 		open = append(open, one)
 	}
@@ -257,10 +255,10 @@ func (d *deadlines) warn(open []openEvent) {
 	}
 }
 
-// hurry does what one replica alone should do about events near their deadline. A
-// second one does no harm.
-func (d *deadlines) hurry(ctx, work context.Context, open []openEvent) error {
-	if len(open) == 0 || !d.peers.Leads(d.account.Name) {
+// hurry does what one replica alone should do about events near their deadline, until the
+// next look is due. A second one does no harm.
+func (d *deadlines) hurry(ctx, work context.Context, open []openEvent, next time.Time) error {
+	if len(open) == 0 || !d.peers.Leads(ctx, d.account.Name) {
 		return nil
 	}
 	stream, err := d.js.Stream(ctx, event.Stream)
@@ -270,20 +268,20 @@ func (d *deadlines) hurry(ctx, work context.Context, open []openEvent) error {
 	// The server's clock, by which the stream drops events: ours may be wrong.
 	now, life := stream.CachedInfo().TimeStamp, stream.CachedInfo().Config.MaxAge
 	for _, one := range open {
-		if life > 0 && now.After(one.deadline) && now.Sub(one.published) > life-life/lastShare {
+		if life > 0 && now.After(one.deadline) && now.Sub(one.place.Time) > life-life/lastShare {
 			if err := d.buryOverdue(ctx, stream, one); err != nil {
 				return err
 			}
 		}
 	}
-	d.express(ctx, work, stream, open)
+	d.express(ctx, work, stream, open, next)
 	return nil
 }
 
 // buryOverdue gives up an event whose result is gone, before its stream drops it
 // without a word.
 func (d *deadlines) buryOverdue(ctx context.Context, stream jetstream.Stream, one openEvent) error {
-	raw, err := stream.GetMsg(ctx, one.sequence)
+	raw, err := stream.GetMsg(ctx, one.place.Sequence)
 	if errors.Is(err, jetstream.ErrMsgNotFound) {
 		return nil
 	}
@@ -298,21 +296,23 @@ func (d *deadlines) buryOverdue(ctx context.Context, stream jetstream.Stream, on
 
 // express works on events near their deadline that lie so deep in a backlog that
 // their turn may come too late. What succeeds is known when its message is
-// delivered, what fails is tried then.
-func (d *deadlines) express(ctx, work context.Context, stream jetstream.Stream, open []openEvent) {
+// delivered, what fails is tried then. It begins with none after the given time, nor when
+// the account is refused.
+func (d *deadlines) express(ctx, work context.Context, stream jetstream.Stream, open []openEvent, until time.Time) {
+	ctx, stop := context.WithDeadline(ctx, until)
+	defer stop()
 	var group sync.WaitGroup
-	defer group.Wait()
+	defer group.Wait() // before stop
 	places := make(chan struct{}, d.cfg.Slots)
-	now := d.cfg.Now()
 	for _, one := range open {
+		now := d.cfg.Now()
 		left := one.deadline.Sub(now)
-		if left >= urgentBefore || ctx.Err() != nil || d.account.pause.held() {
+		if left >= urgentBefore || d.account.pause.held() {
 			return
 		}
-		if last, tried := d.tried[one.message()]; one.delivered || left < 0 || tried && now.Sub(last) < expressAgain {
+		if one.delivered || left < 0 || one.express.rests(now) {
 			continue
 		}
-		d.tried[one.message()] = now
 		select {
 		case places <- struct{}{}:
 		case <-ctx.Done():
@@ -320,30 +320,42 @@ func (d *deadlines) express(ctx, work context.Context, stream jetstream.Stream, 
 		}
 		group.Go(func() {
 			defer func() { <-places }()
-			d.expressOne(ctx, work, stream, one)
+			var paused *pausedError
+			if err := d.expressOne(ctx, work, stream, one); errors.As(err, &paused) {
+				stop()
+			}
 		})
 	}
 }
 
-func (d *deadlines) expressOne(ctx, work context.Context, stream jetstream.Stream, one openEvent) {
-	raw, err := stream.GetMsg(ctx, one.sequence)
+// expressOne works on one event unless that may be what ends workers; ctx bounds the wait
+// for its place. The error is why it failed.
+func (d *deadlines) expressOne(ctx, work context.Context, stream jetstream.Stream, one openEvent) error {
+	raw, err := stream.GetMsg(ctx, one.place.Sequence)
 	if err != nil {
-		d.log.DebugContext(ctx, "cannot read an event out of turn", "account", d.account.Name, "sequence", one.sequence, "error", err)
-		return
+		d.log.DebugContext(ctx, "cannot read an event out of turn", "account", d.account.Name, "sequence", one.place.Sequence, "error", err)
+		return err
 	}
 	t, err := newTask(&delivery{msg: storedMsg{raw: raw, stream: event.Stream}, account: d.account, lane: one.lane, slots: d.account.slots, outOfTurn: true})
-	if err != nil || d.cfg.Now().Before(t.past.NotBefore) {
-		return
+	if err != nil || t.past.Crashes > 0 || d.cfg.Now().Before(t.past.NotBefore) {
+		return err
 	}
 	release, ok := t.slots.take(ctx, t.turn(d.cfg.Now()))
 	if !ok {
-		return
+		return ctx.Err()
 	}
 	defer release()
+	begun, err := d.ledger.express(work, t, d.cfg.Now())
+	d.ledgerTrouble(work, err)
+	if !begun {
+		return err
+	}
 	work, step := d.begin(work, t)
 	defer step.End()
 	err = d.guarded(work, func() error { return d.ingest(work, t) })
+	d.ledgerTrouble(work, d.ledger.survived(context.WithoutCancel(work), t))
 	d.log.DebugContext(work, "worked on an event out of turn, for its deadline is near", append(t.attrs(), "error", err)...)
+	return err
 }
 
 // storedMsg is an event read from its stream, without a delivery: it cannot be

@@ -2,6 +2,7 @@ package pipeline_test
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -360,13 +361,12 @@ func TestPausedAccountOutlivesItsWorker(t *testing.T) {
 	b.until("both are ingested", func() bool { return b.notify.has("T-1") && b.notify.has("T-2") })
 }
 
-// Retries end by time and not by a count, also past the server's limit of
-// deliveries.
+// Retries end by time and not by a count, also past those that make an event suspicious.
 func TestRetriesDoNotEndByCount(t *testing.T) {
 	b := newBench(t)
-	const failures = 3 * event.MaxDeliveries
+	const failures = 200
 	b.cfg.Retry.InPlace = 0
-	b.cfg.Retry.RedeliverMax = 10 * time.Millisecond
+	b.cfg.Retry.RedeliverFirst, b.cfg.Retry.RedeliverMax = time.Millisecond, time.Millisecond
 	b.api.answer = func(_ context.Context, _ string, n int) error {
 		if n <= failures {
 			return &faceid.Error{Class: faceid.Transient, Err: errors.New("reset")}
@@ -395,17 +395,49 @@ func (b *bench) noneHeld() {
 }
 
 // crashing delivers the only event so often without a word about it, as workers that
-// die of it do.
+// die of it do. All but the last are handed back, which is faster.
 func (b *bench) crashing(deliveries int) {
 	b.t.Helper()
 	consumer, err := event.EnsureConsumer(b.t.Context(), b.js, "main", event.Live, 20*time.Millisecond)
 	if err != nil {
 		b.t.Fatal(err)
 	}
-	for range deliveries {
-		if _, err := consumer.Next(); err != nil {
+	for n := range deliveries {
+		msg, err := consumer.Next()
+		if err == nil && n < deliveries-1 {
+			err = msg.Nak()
+		}
+		if err != nil {
 			b.t.Fatal(err)
 		}
+	}
+}
+
+// last returns the latest message of a stream, and the past of its event.
+func (b *bench) last(name string) (*jetstream.RawStreamMsg, event.Past) {
+	b.t.Helper()
+	stream, err := b.js.Stream(b.t.Context(), name)
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	msg, err := stream.GetMsg(b.t.Context(), stream.CachedInfo().State.LastSeq)
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	return msg, event.PastOf(event.Place{Sequence: msg.Sequence, Time: msg.Time}, msg.Header)
+}
+
+// limit bounds the messages of a stream; -1 lifts that.
+func (b *bench) limit(name string, messages int64) {
+	b.t.Helper()
+	stream, err := b.js.Stream(b.t.Context(), name)
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	cfg := stream.CachedInfo().Config
+	cfg.MaxMsgs = messages
+	if _, err := b.js.UpdateStream(b.t.Context(), cfg); err != nil {
+		b.t.Fatal(err)
 	}
 }
 
@@ -417,7 +449,7 @@ func TestCrashLoop(t *testing.T) {
 		name       string
 		deliveries int
 	}{
-		{"a worker lives long enough to see the count", event.MaxDeliveries / 2},
+		{"a worker lives long enough to see the count", 20},
 		{"only the server sees it", event.MaxDeliveries},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -470,28 +502,13 @@ func TestRetriesWhileTheStreamIsFull(t *testing.T) {
 		return &faceid.Error{Class: faceid.Transient, Err: errors.New("reset")}
 	}
 	b.publish("T-1")
-	limit := func(messages int64) {
-		t.Helper()
-		stream, err := b.js.Stream(t.Context(), event.Stream)
-		if err != nil {
-			t.Fatal(err)
-		}
-		cfg := stream.CachedInfo().Config
-		cfg.MaxMsgs = messages
-		if _, err := b.js.UpdateStream(t.Context(), cfg); err != nil {
-			t.Fatal(err)
-		}
-	}
-	limit(1)
+	b.limit(event.Stream, 1)
 	b.start()
-	b.until("it was tried more often than a worker renews it", func() bool { return calls.Load() > event.MaxDeliveries/2 })
-	limit(-1)
-	b.until("it is put on the stream anew", func() bool {
-		stream, err := b.js.Stream(t.Context(), event.Stream)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return stream.CachedInfo().State.LastSeq > 1
+	b.until("it was tried more often than is above suspicion", func() bool { return calls.Load() > 50 })
+	b.limit(event.Stream, -1)
+	b.until("it is put on the stream anew, and nothing is said against it", func() bool {
+		msg, past := b.last(event.Stream)
+		return msg.Sequence > 2 && past.Crashes == 0
 	})
 	mended.Store(true)
 	b.until("it is ingested", func() bool { return b.notify.has("T-1") })
@@ -499,6 +516,148 @@ func TestRetriesWhileTheStreamIsFull(t *testing.T) {
 	if len(b.dead()) != 0 {
 		t.Errorf("given up: %+v", b.dead())
 	}
+}
+
+// The same for dead letters that cannot be stored: they say why the event was given up.
+func TestDeadLettersWhileTheirStreamIsFull(t *testing.T) {
+	b := newBench(t)
+	b.cfg.Retry.InPlace = 0
+	var calls atomic.Int64
+	b.api.answer = func(_ context.Context, token string, _ int) error {
+		if token == "T-1" {
+			calls.Add(1)
+		}
+		return &faceid.Error{Class: faceid.Permanent, Code: "InvalidParameter", Err: errors.New("no such token")}
+	}
+	b.publish("T-0")
+	b.start()
+	b.until("the first letter is stored", func() bool { return len(b.dead()) == 1 })
+	b.limit(event.DeadStream, 1)
+	b.publish("T-1")
+	b.until("it was tried more often than is above suspicion", func() bool { return calls.Load() > 50 })
+	b.limit(event.DeadStream, -1)
+	b.until("the second letter is stored", func() bool { return len(b.dead()) == 2 })
+	if l := b.dead()[1]; l.Reason != event.Rejected || l.Attempts <= 50 {
+		t.Errorf("%+v", l)
+	}
+	b.noneHeld()
+}
+
+// What may end workers is kept apart from what was only held along with it, for a random
+// time, which is short where the result goes soon.
+func TestSuspectsAreKeptApart(t *testing.T) {
+	b := newBench(t)
+	b.cfg.Retry.Apart = time.Hour
+	for _, left := range []time.Duration{70 * time.Hour, 20 * time.Minute} {
+		began := time.Now()
+		b.publishEvent(event.Event{Token: "T-" + left.String(), RuleID: "1", IssuedAt: began.Add(left - 72*time.Hour)})
+		first, _ := b.last(event.Stream)
+		b.crashing(12)
+		b.start()
+		b.until("it is put on the stream anew", func() bool { msg, _ := b.last(event.Stream); return msg.Sequence > first.Sequence })
+		_, past := b.last(event.Stream)
+		if most := min(time.Hour, left/4); past.Crashes != 1 || past.NotBefore.Before(began) || past.NotBefore.After(time.Now().Add(most)) {
+			t.Errorf("%s left: %+v", left, past)
+		}
+		b.halt()
+		stream, err := b.js.Stream(t.Context(), event.Stream)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := stream.Purge(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// A worker that can say what becomes of an event takes the suspicion from it at once.
+func TestSuspicionEnds(t *testing.T) {
+	b := newBench(t)
+	b.cfg.Retry.InPlace = 0
+	var mended atomic.Bool
+	b.api.answer = func(context.Context, string, int) error {
+		if mended.Load() {
+			return nil
+		}
+		return &faceid.Error{Class: faceid.Transient, Err: errors.New("reset")}
+	}
+	if err := b.publisher.Republish(t.Context(), "faceid.completed.main.enhanced", []byte(`{"token":"T-1","rule_id":"1"}`), nil, event.Past{First: time.Now(), Attempts: 22, Crashes: 2}, "third"); err != nil {
+		t.Fatal(err)
+	}
+	b.start()
+	b.until("it is put on the stream anew", func() bool { msg, past := b.last(event.Stream); return msg.Sequence > 1 && past.Crashes == 0 })
+	stream, err := b.js.Stream(t.Context(), event.Stream)
+	if err != nil {
+		t.Fatal(err)
+	}
+	second, err := stream.GetMsg(t.Context(), 2)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if past := event.PastOf(event.Place{Sequence: 2, Time: second.Time}, second.Header); past.Attempts != 23 || past.Crashes != 0 {
+		t.Errorf("after the first try: %+v", past)
+	}
+	mended.Store(true)
+	b.until("it is ingested", func() bool { return b.notify.has("T-1") })
+	b.noneHeld()
+}
+
+// An advisory that somebody made up moves nothing.
+func TestForgedAdvisory(t *testing.T) {
+	b := newBench(t)
+	var paid atomic.Bool
+	b.api.answer = func(context.Context, string, int) error {
+		if paid.Load() {
+			return nil
+		}
+		return arrears
+	}
+	b.publish("T-0")
+	b.start()
+	b.until("the account is paused", func() bool { return b.isPaused("main") })
+	b.publish("T-1") // nobody is given it
+	consumer := event.ConsumerName("main", event.Live)
+	for _, forged := range []event.Advisory{
+		{Stream: event.Stream, Consumer: consumer, Sequence: 1, Deliveries: event.MaxDeliveries - 1},
+		{Stream: event.Stream, Consumer: consumer, Sequence: 2, Deliveries: event.MaxDeliveries},
+		{Stream: event.Stream, Consumer: "nobody's", Sequence: 2, Deliveries: event.MaxDeliveries},
+		{Stream: event.Stream, Consumer: consumer, Sequence: 7, Deliveries: event.MaxDeliveries},
+		{Stream: event.DeadStream, Consumer: consumer, Sequence: 1, Deliveries: event.MaxDeliveries},
+	} {
+		body, err := json.Marshal(forged)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := b.js.Publish(t.Context(), "$JS.EVENT.ADVISORY.CONSUMER.MAX_DELIVERIES."+event.Stream+"."+consumer, body); err != nil {
+			t.Fatal(err)
+		}
+	}
+	b.gone(event.AdvisoryStream)
+	if msg, past := b.last(event.Stream); msg.Sequence != 2 || past.Crashes != 0 || len(b.dead()) != 0 {
+		t.Errorf("the last message is %d, %+v; dead letters: %+v", msg.Sequence, past, b.dead())
+	}
+	paid.Store(true)
+	b.until("both are ingested", func() bool { return b.notify.has("T-0") && b.notify.has("T-1") })
+}
+
+// A machine that is refused alone does not keep what is urgent from the others, to try
+// the account with.
+func TestUrgentEventsLeaveARefusedMachine(t *testing.T) {
+	b := newBench(t)
+	b.cfg.Retry.ProbeFirst, b.cfg.Retry.ProbeMax = time.Second, time.Hour
+	healthy := b.api
+	refused := &api{answer: func(context.Context, string, int) error {
+		return &faceid.Error{Class: faceid.AccountTrouble, Code: "AuthFailure.SignatureExpire", Err: errors.New("clock")}
+	}}
+	b.start()
+	defer b.stop()
+	b.api = refused
+	b.start()
+	for i := range 50 {
+		b.publishEvent(event.Event{Token: fmt.Sprintf("SOON-%d", i), RuleID: "1", IssuedAt: time.Now().Add(5*time.Hour - 72*time.Hour)})
+	}
+	b.until("all are ingested", func() bool { return b.notify.total("SOON") == 50 })
+	t.Logf("the refused one tried %d of them, the other one %d", refused.total(), healthy.total())
 }
 
 // What is wrong with one machine stops that one, and the others do its work.
@@ -666,6 +825,67 @@ func TestDeadlineOfAnAgainEvent(t *testing.T) {
 	b.start()
 	b.until("it is warned of", func() bool { return strings.Contains(b.log.String(), "deleted by Tencent within 6h") })
 	mended.Store(true)
+	b.until("it is ingested again", func() bool { return b.notify.count("T-1") == 2 })
+	b.settled()
+}
+
+// An event that asks for all to be done once more and is put on the stream anew, of which
+// both messages are left: that is done once.
+func TestAgainIsDoneOnce(t *testing.T) {
+	b := newBench(t)
+	b.publish("T-1")
+	b.start()
+	b.settled()
+	b.halt()
+	if err := b.publisher.PublishAgain(t.Context(), event.Live, "main", result.Enhanced, event.Event{Token: "T-1", RuleID: "1"}, nil); err != nil {
+		t.Fatal(err)
+	}
+	msg, past := b.last(event.Stream)
+	if past.Again.Sequence != msg.Sequence {
+		t.Errorf("%+v", past)
+	}
+	b.start()
+	b.settled()
+	if err := b.publisher.Republish(t.Context(), msg.Subject, msg.Data, msg.Header, past, "anew"); err != nil {
+		t.Fatal(err)
+	}
+	b.settled()
+	if n := b.notify.count("T-1"); n != 2 {
+		t.Errorf("told %d times", n)
+	}
+}
+
+// The server's clock is set back: an event that asks for all to be done once more is not
+// taken for an earlier one.
+func TestAgainAfterTheClockWasSetBack(t *testing.T) {
+	b := newBench(t)
+	b.publish("T-1")
+	b.start()
+	b.settled()
+	kv, err := b.js.KeyValue(t.Context(), pipeline.LedgerBucket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	key := "enhanced." + result.TokenHash(result.Enhanced, "T-1")
+	stored, err := kv.Get(t.Context(), key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var entry map[string]any
+	if err := json.Unmarshal(stored.Value(), &entry); err != nil {
+		t.Fatal(err)
+	}
+	entry["published"] = time.Now().Add(time.Hour)
+	text, err := json.Marshal(entry)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := kv.Put(t.Context(), key, text); err != nil {
+		t.Fatal(err)
+	}
+	if err := b.publisher.PublishAgain(t.Context(), event.Live, "main", result.Enhanced, event.Event{Token: "T-1", RuleID: "1"}, nil); err != nil {
+		t.Fatal(err)
+	}
 	b.until("it is ingested again", func() bool { return b.notify.count("T-1") == 2 })
 	b.settled()
 }

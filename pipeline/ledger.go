@@ -62,8 +62,9 @@ func openLedger(ctx context.Context, js jetstream.JetStream, replicas int) (*led
 
 // entry is what the ledger knows of one token. It holds no personal data.
 type entry struct {
-	// Published is when the latest event for which the entry was written was stored, by
-	// the server's clock: sequences begin again in a stream that is made anew.
+	// Sequence and Published are the place of the latest event for which the entry was
+	// written, in the stream of events.
+	Sequence  uint64    `json:"sequence,omitempty"`
 	Published time.Time `json:"published"`
 	// Assets identifies the assets of the result that the sinks were given.
 	Assets string `json:"assets"`
@@ -75,11 +76,26 @@ type entry struct {
 	// Complete says that all sinks of the worker that wrote the entry have the
 	// result. Only those who do not know the sinks go by it.
 	Complete bool `json:"complete,omitempty"`
+	// Express is about the token's events that are worked on out of turn; nil if none was.
+	Express *expressed `json:"express,omitempty"`
 
 	// revision is that of the entry in the bucket, and written when it was made; 0 if
 	// there is none.
 	revision uint64
 	written  time.Time
+}
+
+// expressed says when an event of a token was last worked on out of turn, and how often in
+// a row nothing was heard of that: the worker ended, and it may be the event that ends
+// workers.
+type expressed struct {
+	At       time.Time `json:"at"`
+	Unending int       `json:"unending,omitempty"`
+}
+
+// rests tells whether an event is left to its turn at the given time.
+func (x *expressed) rests(now time.Time) bool {
+	return x != nil && (x.Unending >= crashLimit || now.Sub(x.At).Abs() < expressAgain)
 }
 
 func newEntry() *entry { return &entry{Done: map[string][]sinks.Receipt{}} }
@@ -89,22 +105,35 @@ func ledgerKey(product result.Product, token string) string {
 }
 
 // load returns what is known of the task's token. An event that asks for another
-// ingestion (see event.Again) knows only what was done for itself.
+// ingestion (see event.Publisher.PublishAgain) knows only what was done for itself and
+// later ones.
 func (l *ledger) load(ctx context.Context, t *task) (*entry, error) {
 	e, err := l.read(ctx, ledgerKey(t.product, t.event.Token))
-	if err == nil && t.lane != event.Parked && e.outdated(t.again(), t.meta.Timestamp) {
-		fresh := newEntry()
-		fresh.revision = e.revision
-		return fresh, nil
+	if err == nil && e.outdated(t.past.Again) {
+		return &entry{Done: map[string][]sinks.Receipt{}, Express: e.Express, revision: e.revision}, nil
 	}
 	return e, err
 }
 
-// outdated tells whether the entry is of the time before an event of the pulled lanes
-// that was stored at the given time, and asks for all work to be done once more if again
-// is set. What is parked has no event of its own time.
-func (e *entry) outdated(again bool, published time.Time) bool {
-	return again && e.Published.Before(published)
+func (e *entry) place() event.Place { return event.Place{Sequence: e.Sequence, Time: e.Published} }
+
+// outdated tells whether the entry is of the time before an event that asks for all work
+// to be done once more; again is where that began, and zero for other events.
+func (e *entry) outdated(again event.Place) bool {
+	return again != (event.Place{}) && again.After(e.place())
+}
+
+// place returns what the ledger notes of the task's event: where it began if all work is
+// to be done once more, else where it stands; zero on the lane of parked results, whose
+// places are of another stream.
+func (t *task) place() event.Place {
+	switch {
+	case t.past.Again != (event.Place{}):
+		return t.past.Again
+	case t.lane == event.Parked:
+		return event.Place{}
+	}
+	return event.PlaceOf(t.meta)
 }
 
 // read returns an entry; what is not there is an empty one.
@@ -138,35 +167,86 @@ func (l *ledger) keepFresh(ctx context.Context, t *task, e *entry, names []strin
 const ledgerTries = 5
 
 // save writes e. What another worker has written meanwhile is not undone: its work
-// is added if it was done with the same assets.
+// is added if it was done with the same assets, and not before an event that asks for all
+// to be done once more.
 func (l *ledger) save(ctx context.Context, t *task, e *entry, names []string) error {
 	key := ledgerKey(t.product, t.event.Token)
-	if t.lane != event.Parked && t.meta.Timestamp.After(e.Published) {
-		e.Published = t.meta.Timestamp.UTC()
+	if at := t.place(); at.After(e.place()) {
+		e.Sequence, e.Published = at.Sequence, at.Time.UTC()
+	}
+	if e.Express != nil {
+		e.Express.Unending = 0
 	}
 	for range ledgerTries {
 		e.Complete = e.covers(names)
 		e.Parked = e.Parked && !e.Complete
-		text, err := json.Marshal(e)
-		if err != nil {
-			return fmt.Errorf("encode an entry of the ledger: %w", err)
-		}
-		if e.revision == 0 {
-			_, err = l.kv.Create(ctx, key, text)
-		} else {
-			_, err = l.kv.Update(ctx, key, text, e.revision)
-		}
-		switch {
-		case err == nil:
-			return nil
-		case !isConflict(err):
-			return fmt.Errorf("write the ledger: %w", err)
-		}
-		other, err := l.read(ctx, key)
-		if err != nil && other.revision == 0 {
+		err := l.write(ctx, key, e)
+		if err == nil || !isConflict(err) {
 			return err
 		}
-		e.merge(other)
+		other, err := l.read(ctx, key)
+		switch {
+		case err != nil && other.revision == 0:
+			return err
+		case other.outdated(t.past.Again):
+			e.revision = other.revision
+		default:
+			e.merge(other)
+		}
+	}
+	return errors.New("write the ledger: others write the same entry all the time")
+}
+
+// write writes e if nobody has since it was read; see isConflict.
+func (l *ledger) write(ctx context.Context, key string, e *entry) error {
+	text, err := json.Marshal(e)
+	if err != nil {
+		return fmt.Errorf("encode an entry of the ledger: %w", err)
+	}
+	if e.revision == 0 {
+		_, err = l.kv.Create(ctx, key, text)
+	} else {
+		_, err = l.kv.Update(ctx, key, text, e.revision)
+	}
+	if err != nil {
+		return fmt.Errorf("write the ledger: %w", err)
+	}
+	return nil
+}
+
+// express notes that the task is worked on out of turn, before that is done, and tells
+// whether it may be: nobody else does so now or did lately, and it has not been the last
+// that was heard of workers.
+func (l *ledger) express(ctx context.Context, t *task, now time.Time) (bool, error) {
+	key := ledgerKey(t.product, t.event.Token)
+	e, err := l.read(ctx, key)
+	if err != nil || e.Express.rests(now) {
+		return false, err
+	}
+	next := expressed{At: now.UTC(), Unending: 1}
+	if e.Express != nil {
+		next.Unending += e.Express.Unending
+	}
+	e.Express = &next
+	err = l.write(ctx, key, e)
+	if isConflict(err) {
+		return false, nil
+	}
+	return err == nil, err
+}
+
+// survived notes that the worker outlived what express has noted.
+func (l *ledger) survived(ctx context.Context, t *task) error {
+	key := ledgerKey(t.product, t.event.Token)
+	for range ledgerTries {
+		e, err := l.read(ctx, key)
+		if err != nil || e.Express == nil || e.Express.Unending == 0 {
+			return err
+		}
+		e.Express.Unending = 0
+		if err := l.write(ctx, key, e); !isConflict(err) {
+			return err
+		}
 	}
 	return errors.New("write the ledger: others write the same entry all the time")
 }

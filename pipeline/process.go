@@ -77,7 +77,7 @@ func newTask(d *delivery) (*task, error) {
 	if err != nil {
 		return t, &giveUp{reason: event.Malformed, err: fmt.Errorf("message without JetStream metadata: %w", err)}
 	}
-	t.meta, t.past = meta, event.PastOf(meta.Timestamp, d.msg.Headers())
+	t.meta, t.past = meta, event.PastOf(event.PlaceOf(meta), d.msg.Headers())
 	if _, _, t.product, err = event.ParseSubject(d.msg.Subject()); err != nil {
 		return t, &giveUp{reason: event.Malformed, err: err}
 	}
@@ -134,9 +134,6 @@ func (t *task) query(now time.Time) faceid.Query {
 	}
 	return q
 }
-
-// again tells whether the task's event asks for all work to be done once more.
-func (t *task) again() bool { return event.Again(t.msg.Headers()) }
 
 func (t *task) attrs() []any {
 	attrs := []any{"account", t.account.Name, "lane", t.lane, "product", t.product, "token", t.event.Token}
@@ -198,17 +195,11 @@ func (w *Worker) keep(ctx context.Context, t *task, f fetched, e *entry) error {
 		parked = w.park(ctx, t, f.result)
 	}
 	e.Parked = parked && err != nil
-	var saveErr error
 	if len(e.Done) > 0 || e.Parked {
 		// Written with every try, done or not, so that the entry outlives the event.
-		saveErr = w.ledger.save(context.WithoutCancel(ctx), t, e, w.stages.names())
-		w.ledgerTrouble(ctx, saveErr)
+		w.ledgerTrouble(ctx, w.ledger.save(context.WithoutCancel(ctx), t, e, w.stages.names()))
 	}
 	switch {
-	case saveErr != nil && parked && t.again():
-		// The entry that is there is of the time before: the parked event would take
-		// it for its own and find nothing to do.
-		return &later{err: saveErr}
 	case err == nil:
 		w.count(f.result)
 		e.Parked = f.parked

@@ -95,7 +95,7 @@ func (w *Worker) pull(ctx context.Context, t *task) (f fetched, err error) {
 	f, err = w.pullTries(ctx, t)
 	if err != nil && refusesAccount(err) {
 		if t.outOfTurn {
-			// Whoever looks for deadlines has other accounts to look at.
+			// The account is tried with an event that was delivered.
 			return fetched{}, &pausedError{account: t.account.Name}
 		}
 		f, err = w.probe(ctx, t, err)

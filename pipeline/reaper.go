@@ -20,7 +20,7 @@ const (
 )
 
 // reap takes up events that were delivered as often as they may be, until ctx is done:
-// each worker that took them ended before it could look at them. Workers share the
+// workers that took them ended before they could look at them. Workers share the
 // advisories.
 func (w *Worker) reap(ctx context.Context, advisories jetstream.Consumer) {
 	for ctx.Err() == nil {
@@ -46,19 +46,23 @@ func (w *Worker) reapOnce(ctx context.Context, advisories jetstream.Consumer) er
 	if err != nil {
 		return ignoreTimeout(err)
 	}
+	var errs []error
 	for msg := range batch.Messages() {
 		if err := w.guarded(ctx, func() error { return w.reapOne(ctx, msg) }); err != nil {
 			_ = msg.NakWithDelay(reapAgain)
-			return err
+			errs = append(errs, err)
 		}
 	}
-	return ignoreTimeout(batch.Error())
+	return errors.Join(append(errs, ignoreTimeout(batch.Error()))...)
 }
 
 func (w *Worker) reapOne(ctx context.Context, msg jetstream.Msg) error {
 	advisory, err := event.DecodeAdvisory(msg.Data())
 	if err != nil {
 		return msg.TermWithReason("malformed")
+	}
+	if advisory.Deliveries < event.MaxDeliveries {
+		return msg.TermWithReason("the event may be delivered more often")
 	}
 	stream, err := w.js.Stream(ctx, advisory.Stream)
 	if err != nil {
@@ -85,14 +89,26 @@ func (w *Worker) endCrashed(ctx context.Context, stream jetstream.Stream, raw *j
 		// Somebody else's message, or another one's consumer of ours.
 		return nil //nolint:nilerr // there is nothing to do about it
 	}
+	consumer, err := stream.Consumer(ctx, advisory.Consumer)
+	switch {
+	case errors.Is(err, jetstream.ErrConsumerNotFound), err == nil && consumer.CachedInfo().Delivered.Stream < raw.Sequence:
+		// Nobody was given the event: its turn comes. The advisory is forged, or of a
+		// consumer that was deleted.
+		return nil
+	case err != nil:
+		return fmt.Errorf("look at consumer %s: %w", advisory.Consumer, err)
+	}
+	past := pastOf(raw)
+	deadline := time.Time{}
 	if e, err := event.Decode(product, raw.Data); err == nil {
 		known, err := w.ledger.read(ctx, ledgerKey(product, e.Token))
-		if err == nil && !known.outdated(event.Again(raw.Header), raw.Time) && known.covers(w.stages.names()) {
+		if err == nil && !known.outdated(past.Again) && known.covers(w.stages.names()) {
 			return event.Remove(ctx, stream, raw.Sequence)
 		}
+		deadline = e.Deadline(past.First)
 	}
-	past := event.PastOf(raw.Time, raw.Header)
 	past.Attempts += advisory.Deliveries
+	past.NotBefore = w.apart(deadline)
 	if past.Crashes++; past.Crashes < crashLimit {
 		if err := w.publisher.Republish(ctx, raw.Subject, raw.Data, raw.Header, past, renewalID(advisory.Stream, raw.Sequence, raw.Time)); err != nil {
 			return fmt.Errorf("put an event on the stream anew: %w", err)
@@ -105,17 +121,21 @@ func (w *Worker) endCrashed(ctx context.Context, stream jetstream.Stream, raw *j
 	return w.buryStored(ctx, stream, letter)
 }
 
+func pastOf(raw *jetstream.RawStreamMsg) event.Past {
+	return event.PastOf(event.Place{Sequence: raw.Sequence, Time: raw.Time}, raw.Header)
+}
+
 // storedLetter returns what a dead letter of a stored event says in any case.
 func (w *Worker) storedLetter(raw *jetstream.RawStreamMsg, account string) event.DeadLetter {
-	past := event.PastOf(raw.Time, raw.Header)
+	past := pastOf(raw)
 	return event.DeadLetter{
-		Account: account, Attempts: past.Attempts, First: past.First, Last: w.cfg.Now(), History: past.History,
+		Account: account, Attempts: past.Attempts, First: past.First, Last: w.cfg.Now(), History: past.History, Again: past.Again,
 		Subject: raw.Subject, StreamSequence: raw.Sequence, Body: raw.Data, Trace: raw.Header,
 	}
 }
 
-// buryStored stores the letter and takes its event, which no worker holds, off its
-// stream.
+// buryStored stores the letter and takes its event, which comes to no worker any more or
+// too late, off its stream.
 func (w *Worker) buryStored(ctx context.Context, stream jetstream.Stream, letter event.DeadLetter) error {
 	if err := w.publisher.Bury(ctx, letter); err != nil {
 		return err

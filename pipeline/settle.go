@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"strconv"
 	"time"
 
@@ -22,10 +23,12 @@ const (
 	// clocks that differ.
 	unfinishedFor = 2*time.Hour + 15*time.Minute
 	// renewAt is at which delivery of one message a worker that cannot end it puts the
-	// event on the stream anew: retries end by time, never by the server's count. So a
-	// message that comes more often has ended the workers that took it, or they could
-	// not publish; see suspect.
-	renewAt = 10
+	// event on the stream anew: retries end by time, never by the server's count.
+	renewAt = 5
+	// suspectAfter is how many deliveries of one message are above suspicion: one that
+	// comes more often has ended the workers that took it, or they could not publish, or
+	// it was held by workers that another one has ended; see suspect.
+	suspectAfter = 10
 	// crashLimit is how many messages in a row may come that often before the event is
 	// given up.
 	crashLimit = 3
@@ -195,10 +198,13 @@ func (w *Worker) handBack(ctx context.Context, t *task, wait time.Duration) {
 	w.outcome(ctx, t.delivery, telemetry.HandedBack)
 	past := t.past
 	past.NotBefore = w.cfg.Now().Add(wait)
-	if !w.renew(ctx, t, past) {
+	if !t.often() || !w.renew(ctx, t, past) {
 		_ = t.msg.NakWithDelay(max(wait, leastNak))
 	}
 }
+
+// often tells whether the event is to be put on its stream anew.
+func (t *task) often() bool { return t.meta != nil && t.meta.NumDelivered >= renewAt }
 
 // mostPutOff bounds how long an event that came before its time waits: this machine's
 // clock may be wrong.
@@ -206,7 +212,7 @@ const mostPutOff = time.Hour
 
 // putOff has an event that came before its time delivered again at that.
 func (w *Worker) putOff(ctx context.Context, t *task) {
-	if !w.renew(ctx, t, t.past) {
+	if !t.often() || !w.renew(ctx, t, t.past) {
 		_ = t.msg.NakWithDelay(min(max(leastNak, t.past.NotBefore.Sub(w.cfg.Now())), mostPutOff))
 	}
 	w.outcome(ctx, t.delivery, telemetry.Retried)
@@ -221,12 +227,7 @@ func (w *Worker) postpone(ctx context.Context, t *task, again *later) {
 	} else if left := t.deadline().Sub(w.cfg.Now()); wait > left {
 		wait = max(left, again.least, time.Second)
 	}
-	past := t.past
-	past.NotBefore, past.Crashes = w.cfg.Now().Add(wait), 0
-	if !w.renew(ctx, t, past) {
-		_ = t.msg.NakWithDelay(wait)
-	}
-	w.outcome(ctx, t.delivery, telemetry.Retried)
+	w.comeAgain(ctx, t, wait)
 	if again.quiet {
 		w.log.DebugContext(ctx, "an event waits for its time", append(t.attrs(), "error", again.err, "wait", wait)...)
 		return
@@ -234,12 +235,20 @@ func (w *Worker) postpone(ctx context.Context, t *task, again *later) {
 	w.complain(ctx, t, again.err, wait)
 }
 
-// renew puts an event that was delivered often on its stream anew, with the given past,
-// and ends the old message; see renewAt. It returns false if the event is left as it is.
-func (w *Worker) renew(ctx context.Context, t *task, past event.Past) bool {
-	if t.meta == nil || t.meta.NumDelivered < renewAt {
-		return false
+// comeAgain has an event of which the worker knows what to say delivered again after the
+// given time: so it has not ended the worker.
+func (w *Worker) comeAgain(ctx context.Context, t *task, wait time.Duration) {
+	past := t.past
+	past.NotBefore, past.Crashes = w.cfg.Now().Add(wait), 0
+	if renew := t.often() || t.past.Crashes > 0; !renew || !w.renew(ctx, t, past) {
+		_ = t.msg.NakWithDelay(wait)
 	}
+	w.outcome(ctx, t.delivery, telemetry.Retried)
+}
+
+// renew puts an event on its stream anew, with the given past, and ends the old message;
+// see renewAt. It returns false if the event is left as it is.
+func (w *Worker) renew(ctx context.Context, t *task, past event.Past) bool {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), ackWait)
 	defer cancel()
 	past.Attempts = t.attempts()
@@ -249,7 +258,8 @@ func (w *Worker) renew(ctx context.Context, t *task, past event.Past) bool {
 		return false
 	}
 	w.troubles.over("renew")
-	// If this is lost, the event is there twice, which does no harm.
+	// If this is lost, the event is there twice: the later one finds the work of the other
+	// in the ledger.
 	_ = t.msg.DoubleAck(ctx)
 	return true
 }
@@ -260,15 +270,31 @@ func renewalID(stream string, sequence uint64, published time.Time) string {
 	return "again-" + stream + "-" + strconv.FormatUint(sequence, 10) + "-" + strconv.FormatInt(published.UnixNano(), 36)
 }
 
+// apart returns when an event that may be what ends the workers is delivered again: at a
+// random time, so that those which were only held along with it come without it. One
+// whose result goes soon, at the given time, does not wait long; zero means that it has
+// time.
+func (w *Worker) apart(deadline time.Time) time.Time {
+	now, most := w.cfg.Now(), w.cfg.Retry.Apart
+	if !deadline.IsZero() {
+		most = min(most, max(deadline.Sub(now)/4, w.cfg.Retry.RedeliverFirst))
+	}
+	return now.Add(rand.N(most + 1))
+}
+
 // suspect looks at an event before anything is done with it: one that comes too often
 // is put on its stream anew, and given up the third time in a row, for it may be what
 // ends the workers. It tells whether the event is settled.
 func (w *Worker) suspect(ctx context.Context, t *task) bool {
-	if t.meta.NumDelivered <= renewAt {
+	if t.meta.NumDelivered <= suspectAfter {
 		return false
 	}
 	past := t.past
 	past.Crashes++
+	past.NotBefore = w.apart(t.deadline())
+	if t.lane == event.Parked {
+		past.NotBefore = w.apart(time.Time{})
+	}
 	if past.Crashes < crashLimit {
 		if !w.renew(ctx, t, past) {
 			return false
@@ -322,19 +348,21 @@ func (w *Worker) bury(ctx context.Context, t *task, end *giveUp) {
 		Subject: t.msg.Subject(),
 		Body:    t.msg.Data(),
 		Trace:   t.msg.Headers(),
+		Again:   t.past.Again,
+		First:   t.past.First,
+		History: t.past.History,
 	}
+	wait := w.cfg.Retry.RedeliverFirst
 	if t.meta != nil {
 		letter.Attempts = t.attempts()
-		letter.First = t.past.First
-		letter.History = t.past.History
 		letter.StreamSequence = t.meta.Sequence.Stream
+		wait = w.cfg.Retry.redelivery(t.attempts(), w.cfg.Now().Sub(t.past.First), 0)
 	}
 	burying, step := span.Start(ctx, "bury")
 	err := w.publisher.Bury(burying, letter)
 	endStep(step, err)
 	if err != nil {
-		_ = t.msg.NakWithDelay(w.cfg.Retry.RedeliverFirst)
-		w.outcome(ctx, t.delivery, telemetry.Retried)
+		w.comeAgain(ctx, t, wait)
 		w.troubles.note(ctx, "bury", "cannot store dead letters; their events will come again", "error", err)
 		return
 	}

@@ -183,7 +183,7 @@ func (s *Status) readDeadline(ctx context.Context, js jetstream.JetStream, accou
 	for _, one := range near.events {
 		if one.delivered || time.Until(one.deadline) < urgentBefore {
 			e, err := l.read(ctx, ledgerKey(one.product, one.token))
-			if err == nil && !e.outdated(one.again, one.published) && (e.Complete || e.Parked) {
+			if err == nil && !e.outdated(one.again) && (e.Complete || e.Parked) {
 				continue
 			}
 		}
@@ -231,6 +231,9 @@ func readStrangers(ctx context.Context, js jetstream.JetStream, accounts []strin
 	strangers := map[string]uint64{}
 	for _, name := range []string{event.Stream, event.ParkedStream} {
 		stream, err := js.Stream(ctx, name)
+		if errors.Is(err, jetstream.ErrStreamNotFound) {
+			continue
+		}
 		if err != nil {
 			return nil, fmt.Errorf("look at stream %s: %w", name, err)
 		}

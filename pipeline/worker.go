@@ -5,7 +5,7 @@
 // and acknowledges the event only when all of them have it. What fails is
 // retried in place for seconds, then redelivered after minutes; a result that a
 // sink does not take is parked meanwhile; what can never succeed becomes a dead
-// letter. While the API refuses an account, its consumers pause. Everything a
+// letter. While the API refuses an account, none of its events is taken. Everything a
 // Worker does may happen twice for one token (a crash, a late acknowledgement), so
 // sinks are idempotent.
 //

@@ -42,6 +42,7 @@ func quick() pipeline.Config {
 		InPlaceFirst: time.Millisecond, InPlaceMax: 2 * time.Millisecond, InPlace: 10 * time.Millisecond,
 		RedeliverFirst: 10 * time.Millisecond, RedeliverMax: 20 * time.Millisecond,
 		ProbeFirst: 5 * time.Millisecond, ProbeMax: 20 * time.Millisecond,
+		Apart: 20 * time.Millisecond,
 	}
 	return cfg
 }
@@ -100,6 +101,13 @@ func (a *api) count(token string) int {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	return a.calls[token]
+}
+
+// total is how many tokens it was asked for.
+func (a *api) total() int {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return len(a.calls)
 }
 
 // sink is the edge to the owner's storage. It counts what it was given, and

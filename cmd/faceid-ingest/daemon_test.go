@@ -126,6 +126,36 @@ func TestKill(t *testing.T) {
 	s.holdsExactly(checks)
 }
 
+// An event near its deadline that ends the daemon which works on it out of turn waits for
+// its turn after that, so that it does not end one daemon after the other.
+func TestUrgentEventThatEndsDaemons(t *testing.T) {
+	t.Parallel() // it waits for a rate
+	s := newSite(t, "rate_limit: 10000", "rate_limit: 20")
+	checks := newChecks(150, 8<<10)
+	lethal := checks[len(checks)-1]
+	s.publish(checks[:len(checks)-1])
+	s.api.Put(lethal)
+	soon := fmt.Sprintf("{\"token\":%q,\"issued_at\":%q}", lethal.Token, time.Now().Add(-70*time.Hour).Format(time.RFC3339))
+	command(t, exitDone, soon, "--config", s.config, "publish", "--account", "main", "--product", string(lethal.Product), "--file", "-")
+	lift := s.api.Fail(faceidtest.Fault{Token: lethal.Token, Hang: true})
+	p := s.start()
+	until(t, "the event is worked on out of turn", func() bool { return s.api.Calls(lethal.Token) == 1 })
+	asked := s.api.Stats().Requests
+	if asked > 100 {
+		t.Fatalf("%d events came before", asked)
+	}
+	p.kill()
+	p = s.start()
+	until(t, "others have their turn", func() bool { return s.api.Stats().Requests > asked+20 })
+	if n := s.api.Calls(lethal.Token); n != 1 {
+		t.Errorf("it was worked on %d times", n)
+	}
+	lift()
+	until(t, "all events are settled", func() bool { return s.open() == 0 })
+	p.stop()
+	s.holdsExactly(checks)
+}
+
 // TestLargeVideo ingests a video of 200 MiB and asks the kernel for the most
 // memory that the process ever had.
 func TestLargeVideo(t *testing.T) {

@@ -29,7 +29,7 @@ func (c *runCmd) Run(ctx context.Context, a *app) error {
 	d, err := newDaemon(ctx, cfg, log)
 	if err != nil && ctx.Err() != nil {
 		log.Info("faceid-ingest was stopped before it was running", "error", err)
-		return nil
+		return nil //nolint:nilerr // it did what it was asked to
 	}
 	if err != nil {
 		return err

@@ -72,8 +72,10 @@ type DeadLetter struct {
 	StreamSequence uint64
 	// Body is the event's body, unchanged.
 	Body []byte
-	// Trace is the event's trace context, with the mark of PublishAgain; may be nil.
+	// Trace is the event's trace context; may be nil.
 	Trace nats.Header
+	// Again is that of the event's Past.
+	Again Place
 	// History are earlier burials of the event, oldest first.
 	History []Burial
 }
@@ -84,8 +86,8 @@ func (p *Publisher) Bury(ctx context.Context, l DeadLetter) error {
 	msg := nats.NewMsg(deadPrefix + l.Account + "." + string(l.Reason))
 	msg.Data = l.Body
 	copyTrace(msg.Header, l.Trace)
-	if Again(l.Trace) {
-		msg.Header.Set(headerAgain, "1")
+	if l.Again != (Place{}) {
+		msg.Header.Set(headerAgain, l.Again.header())
 	}
 	msg.Header.Set(headerReason, string(l.Reason))
 	msg.Header.Set(headerCode, oneLine(l.Code))
@@ -165,15 +167,13 @@ func deadLetter(subject string, h nats.Header, body []byte, sequence uint64) Dea
 	}
 	trace := nats.Header{}
 	copyTrace(trace, h)
-	if Again(h) {
-		trace.Set(headerAgain, "1")
-	}
+	again, _ := parsePlace(h.Get(headerAgain))
 	return DeadLetter{
 		Sequence: sequence, Account: oneLine(account),
 		Reason: Reason(oneLine(h.Get(headerReason))), Code: oneLine(h.Get(headerCode)), Detail: oneLine(h.Get(headerDetail)),
 		Attempts: number(headerAttempts), First: when(headerFirst), Last: when(headerLast),
 		Subject: oneLine(h.Get(headerSubject)), StreamSequence: number(headerSequence),
-		Body: body, Trace: trace, History: decodeHistory(h.Get(headerHistory)),
+		Body: body, Trace: trace, Again: again, History: decodeHistory(h.Get(headerHistory)),
 	}
 }
 
@@ -223,7 +223,7 @@ func (p *Publisher) Retry(ctx context.Context, l DeadLetter) error {
 		// Only workers use that lane; they send a live event there if it has to go.
 		lane = Live
 	}
-	past := Past{First: l.First, Attempts: l.Attempts, History: append(slices.Clone(l.History), l.burial())}
+	past := Past{First: l.First, Again: l.Again, Attempts: l.Attempts, History: append(slices.Clone(l.History), l.burial())}
 	id := fmt.Sprintf("retry-%d-%d", l.Sequence, l.Last.UnixNano())
 	if err := p.Republish(ctx, Subject(lane, account, product), l.Body, l.Trace, past, id); err != nil {
 		return err

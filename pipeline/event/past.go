@@ -5,9 +5,11 @@ import (
 	"encoding/json"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
 )
 
 // Headers of an event that was put on a stream again, beside those that dead letters
@@ -16,6 +18,9 @@ const (
 	headerNotBefore = "Faceid-Not-Before"
 	headerHistory   = "Faceid-History"
 	headerCrashes   = "Faceid-Crashes"
+	// headerAgain marks the events of PublishAgain. On their first message it is "1", on
+	// later ones it says where and when that stood.
+	headerAgain = "Faceid-Again"
 )
 
 const (
@@ -38,6 +43,55 @@ type Burial struct {
 	Attempts uint64    `json:"attempts"`
 }
 
+// Place is where in its stream, and when, a message was stored, both by the server. The
+// zero Place is none.
+type Place struct {
+	Sequence uint64
+	Time     time.Time
+}
+
+// PlaceOf returns where a message stands.
+func PlaceOf(meta *jetstream.MsgMetadata) Place {
+	return Place{meta.Sequence.Stream, meta.Timestamp}
+}
+
+// After tells whether a message at p may have been stored after one at q. One of the two
+// is enough: sequences begin again in a stream that is made anew, and a server's clock
+// may be set back.
+func (p Place) After(q Place) bool { return p.Sequence > q.Sequence || p.Time.After(q.Time) }
+
+func (p Place) header() string {
+	return strconv.FormatUint(p.Sequence, 10) + " " + p.Time.UTC().Format(time.RFC3339Nano)
+}
+
+// parsePlace reads what header has written.
+func parsePlace(text string) (p Place, ok bool) {
+	number, rest, _ := strings.Cut(text, " ")
+	sequence, err := strconv.ParseUint(number, 10, 64)
+	if err != nil || sequence == 0 {
+		return Place{}, false
+	}
+	at, err := time.Parse(time.RFC3339Nano, rest)
+	if err != nil {
+		return Place{}, false
+	}
+	return Place{sequence, at.UTC()}, true
+}
+
+// askedAt returns the place of the message with which PublishAgain began an event that
+// stands at p now; zero if the event is none of those. What is later than p, or
+// malformed, counts as p.
+func (p Place) askedAt(h nats.Header) Place {
+	text := h.Get(headerAgain)
+	if text == "" {
+		return Place{}
+	}
+	if asked, ok := parsePlace(text); ok && !asked.Time.After(p.Time) {
+		return asked
+	}
+	return p
+}
+
 // Past is what an event went through before this message of it: an event that is
 // put on a stream again, by a worker or by an operator, carries it in headers.
 type Past struct {
@@ -52,14 +106,19 @@ type Past struct {
 	Crashes uint64
 	// History are its burials, oldest first. The newest 16 are kept.
 	History []Burial
+	// Again is the place of the event's first message if it was published by
+	// PublishAgain, and zero if not: all work that was done for earlier events of its
+	// token is to be done once more.
+	Again Place
 }
 
-// PastOf reads the past of an event that was published at the given time. A
-// publisher may have forged it: First is never later than published, so that it
-// cannot keep an event longer; a NotBefore of more than an hour after published is
-// ignored, attempts and history are bounded, and what is malformed counts as absent.
-func PastOf(published time.Time, h nats.Header) Past {
-	p := Past{First: published}
+// PastOf reads the past of an event of which a message stands at the given place. A
+// publisher may have forged it: First and Again are never later than the message, so that
+// they cannot keep an event longer; a NotBefore of more than an hour after it is ignored,
+// attempts, crashes and history are bounded, and what is malformed counts as absent.
+func PastOf(at Place, h nats.Header) Past {
+	published := at.Time
+	p := Past{First: published, Again: at.askedAt(h)}
 	if first, err := time.Parse(time.RFC3339Nano, h.Get(headerFirst)); err == nil && first.Before(published) {
 		p.First = first.UTC()
 	}
@@ -112,19 +171,18 @@ func (p Past) set(h nats.Header) {
 	if text := encodeHistory(p.History); text != "" {
 		h.Set(headerHistory, text)
 	}
+	if p.Again != (Place{}) {
+		h.Set(headerAgain, p.Again.header())
+	}
 }
 
-// Republish puts an event's body, unchanged, on subject, with its trace context and
-// its mark of PublishAgain from header, and with its past. It returns when the stream
-// has it. Within the stream's duplicate window a second message of the same id is not
+// Republish puts an event's body, unchanged, on subject, with its trace context from
+// header, and with its past. It returns when the stream has it. Within the stream's duplicate window a second message of the same id is not
 // stored.
 func (p *Publisher) Republish(ctx context.Context, subject string, body []byte, header nats.Header, past Past, id string) error {
 	msg := nats.NewMsg(subject)
 	msg.Data = body
 	copyTrace(msg.Header, header)
-	if Again(header) {
-		msg.Header.Set(headerAgain, "1")
-	}
 	past.set(msg.Header)
 	_, err := p.publish(ctx, msg, id)
 	return err

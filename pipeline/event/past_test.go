@@ -27,10 +27,13 @@ func TestPastOf(t *testing.T) {
 		{"real", nats.Header{"Faceid-First-Time": {at(-time.Hour)}, "Faceid-Attempts": {"15"}, "Faceid-Not-Before": {at(time.Minute)}},
 			event.Past{First: published.Add(-time.Hour), Attempts: 15, NotBefore: published.Add(time.Minute)}},
 		{"from the future", nats.Header{"Faceid-First-Time": {at(time.Hour)}, "Faceid-Not-Before": {at(2 * time.Hour)}}, event.Past{First: published}},
+		{"again", nats.Header{"Faceid-Again": {"1"}}, event.Past{First: published, Again: event.Place{Sequence: 9, Time: published}}},
+		{"again, not for the first time", nats.Header{"Faceid-Again": {"7 " + at(-time.Hour)}}, event.Past{First: published, Again: event.Place{Sequence: 7, Time: published.Add(-time.Hour)}}},
+		{"again from the future", nats.Header{"Faceid-Again": {"7 " + at(time.Hour)}}, event.Past{First: published, Again: event.Place{Sequence: 9, Time: published}}},
 		{"too many", nats.Header{"Faceid-Attempts": {"18446744073709551615"}}, event.Past{First: published, Attempts: 1_000_000}},
 		{"nonsense", nats.Header{"Faceid-First-Time": {"yesterday"}, "Faceid-Attempts": {"-1"}, "Faceid-Not-Before": {"soon"}, "Faceid-History": {"{}"}}, event.Past{First: published}},
 	} {
-		if got := event.PastOf(published, tt.header); fmt.Sprint(got) != fmt.Sprint(tt.want) {
+		if got := event.PastOf(event.Place{Sequence: 9, Time: published}, tt.header); fmt.Sprint(got) != fmt.Sprint(tt.want) {
 			t.Errorf("%s: %+v, want %+v", tt.name, got, tt.want)
 		}
 	}
@@ -45,8 +48,9 @@ func TestRepublish(t *testing.T) {
 	for i := range 40 {
 		history = append(history, event.Burial{Time: first, Reason: event.Refused, Code: strings.Repeat("c", 30), Attempts: uint64(i)})
 	}
-	past := event.Past{Crashes: 2, First: first, Attempts: 7, NotBefore: time.Now().Add(time.Minute).UTC(), History: history}
-	header := nats.Header{"traceparent": {"00-aa-bb-01"}, "tracestate": {strings.Repeat("x", 513)}, "Faceid-Again": {"1"}, "Cookie": {"no"}}
+	asked := event.Place{Sequence: 1000, Time: first.Add(time.Minute)} // of another stream, or of this one before it was made anew
+	past := event.Past{Crashes: 2, First: first, Again: asked, Attempts: 7, NotBefore: time.Now().Add(time.Minute).UTC(), History: history}
+	header := nats.Header{"traceparent": {"00-aa-bb-01"}, "tracestate": {strings.Repeat("x", 513)}, "Cookie": {"no"}}
 	for range 2 {
 		if err := p.Republish(ctx, "faceid.completed.main.eid", []byte(`{"token":"T"}`), header, past, "id-1"); err != nil {
 			t.Fatal(err)
@@ -60,8 +64,8 @@ func TestRepublish(t *testing.T) {
 	if err != nil || stream.CachedInfo().State.Msgs != 1 {
 		t.Fatalf("%d messages, %v", stream.CachedInfo().State.Msgs, err)
 	}
-	got := event.PastOf(msg.Time, msg.Header)
-	if !got.First.Equal(past.First) || got.Attempts != 7 || !got.NotBefore.Equal(past.NotBefore) || !event.Again(msg.Header) ||
+	got := event.PastOf(event.Place{Sequence: msg.Sequence, Time: msg.Time}, msg.Header)
+	if !got.First.Equal(past.First) || got.Attempts != 7 || !got.NotBefore.Equal(past.NotBefore) || got.Again != asked ||
 		msg.Header.Get("traceparent") == "" || msg.Header.Get("tracestate") != "" || msg.Header.Get("Cookie") != "" || got.Crashes != past.Crashes {
 		t.Errorf("%+v", got)
 	}
@@ -109,7 +113,7 @@ func TestRetry(t *testing.T) {
 		if err != nil {
 			t.Fatalf("%s: %v", subject, err)
 		}
-		past := event.PastOf(msg.Time, msg.Header)
+		past := event.PastOf(event.Place{Sequence: msg.Sequence, Time: msg.Time}, msg.Header)
 		if string(msg.Data) != `{"token":"T"}` || past.Attempts != 3 || len(past.History) != 2 || past.History[1].Reason != event.Expired || !past.First.Equal(first) {
 			t.Errorf("%s: %s, %+v", subject, msg.Data, past)
 		}
@@ -187,12 +191,12 @@ func TestScanOfAShrinkingStream(t *testing.T) {
 }
 
 func FuzzPastOf(f *testing.F) {
-	f.Add("2026-11-26T07:00:00Z", "7", "2026-11-26T08:01:00Z", `[{"time":"2026-11-26T07:00:00Z","reason":"expired","attempts":3}]`)
-	f.Add("", "", "", `[{"reason":"made up"},{"reason":"crashed","code":"a\r\nb"}]`)
+	f.Add("2026-11-26T07:00:00Z", "7", "2026-11-26T08:01:00Z", `[{"time":"2026-11-26T07:00:00Z","reason":"expired","attempts":3}]`, "7 2026-11-26T07:00:00Z")
+	f.Add("", "", "", `[{"reason":"made up"},{"reason":"crashed","code":"a\r\nb"}]`, "1")
 	published := time.Date(2026, 11, 26, 8, 0, 0, 0, time.UTC)
-	f.Fuzz(func(t *testing.T, first, attempts, notBefore, history string) {
-		p := event.PastOf(published, nats.Header{"Faceid-First-Time": {first}, "Faceid-Attempts": {attempts}, "Faceid-Not-Before": {notBefore}, "Faceid-History": {history}})
-		if p.First.After(published) || p.Attempts > 1_000_000 || p.NotBefore.After(published.Add(time.Hour)) || len(p.History) > 16 {
+	f.Fuzz(func(t *testing.T, first, attempts, notBefore, history, again string) {
+		p := event.PastOf(event.Place{Sequence: 9, Time: published}, nats.Header{"Faceid-Again": {again}, "Faceid-First-Time": {first}, "Faceid-Attempts": {attempts}, "Faceid-Not-Before": {notBefore}, "Faceid-History": {history}})
+		if p.First.After(published) || p.Again.Time.After(published) || (p.Again == event.Place{}) != (again == "") || p.Attempts > 1_000_000 || p.NotBefore.After(published.Add(time.Hour)) || len(p.History) > 16 {
 			t.Errorf("%+v", p)
 		}
 		for _, b := range p.History {

@@ -50,12 +50,6 @@ func (p *Publisher) PublishAgain(ctx context.Context, lane Lane, account string,
 	return err
 }
 
-// headerAgain marks the events of PublishAgain.
-const headerAgain = "Faceid-Again"
-
-// Again tells whether an event was published by PublishAgain.
-func Again(header nats.Header) bool { return header.Get(headerAgain) != "" }
-
 func (p *Publisher) publish(ctx context.Context, msg *nats.Msg, id string) (duplicate bool, err error) {
 	ack, err := p.js.PublishMsg(ctx, msg, jetstream.WithMsgID(id))
 	if err != nil {

@@ -32,9 +32,10 @@ const (
 	// MaxDeliveries is how often one message of a result that is not parked is delivered
 	// at most. Workers put an event on the stream anew long before (see
 	// Publisher.Republish), so that only one that ends them before they can look at it
-	// comes here; see AdvisoryStream. A parked one is delivered without end, for nobody
-	// would miss it.
-	MaxDeliveries = 100
+	// comes here; see AdvisoryStream. One that they cannot put anew, as the stream is full,
+	// waits minutes each time, and the stream drops it before it has come so often. A
+	// parked one is delivered without end, for nobody would miss it.
+	MaxDeliveries = 1000
 	// reaperName is the durable consumer of AdvisoryStream.
 	reaperName = "reaper"
 	// advisoryPrefix is where a server publishes that a message was delivered as

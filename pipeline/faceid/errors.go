@@ -90,7 +90,7 @@ func ClassOf(err error) Class {
 // clock, its address or an old key.
 func OfWholeAccount(err error) bool {
 	var e *Error
-	return errors.As(err, &e) && e.Class == AccountTrouble && strings.HasPrefix(e.Code, "UnauthorizedOperation")
+	return errors.As(err, &e) && e.Class == AccountTrouble && strings.HasPrefix(e.Code, "UnauthorizedOperation.")
 }
 
 // CodeLabel returns a code for counting: "ok" without an error, that of the API if it is

@@ -50,14 +50,24 @@ func (m *Member) ClearNote(ctx context.Context, account string) error {
 // AllNoted tells whether all live replicas that serve an account, this one included, have
 // a note on it; false if that cannot be told.
 func (m *Member) AllNoted(ctx context.Context, account string) bool {
+	noted, err := m.noted(ctx, account)
+	return err == nil && m.all(account, noted)
+}
+
+// noted returns the replicas that have a note on an account.
+func (m *Member) noted(ctx context.Context, account string) (map[string]bool, error) {
 	notes, err := Notes(ctx, m.js)
-	if err != nil {
-		return false
-	}
 	noted := map[string]bool{}
 	for _, n := range notes {
-		noted[n.Replica] = noted[n.Replica] || n.Account == account
+		if n.Account == account {
+			noted[n.Replica] = true
+		}
 	}
+	return noted, err
+}
+
+// all tells whether all live replicas that serve an account are among those given.
+func (m *Member) all(account string, noted map[string]bool) bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	for id, o := range m.others {

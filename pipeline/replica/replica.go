@@ -199,13 +199,21 @@ func (m *Member) Close(ctx context.Context) error {
 func (m *Member) ID() string { return m.id }
 
 // Leads tells whether this replica, which serves the account, is the first of those
-// that do and live, by their ids: the one to do what one alone should do. For moments
-// there may be two of them, or none.
-func (m *Member) Leads(account string) bool {
+// that do and live, by their ids: the one to do what one alone should do. Those that have
+// paused the account do not count, unless all have. For moments there may be two of them,
+// or none.
+func (m *Member) Leads(ctx context.Context, account string) bool {
+	noted, err := m.noted(ctx, account)
+	if err != nil || m.all(account, noted) {
+		noted = nil
+	}
+	if noted[m.id] {
+		return false
+	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	for id, o := range m.others {
-		if id < m.id && time.Since(o.heard) < deadAfter && slices.Contains(o.accounts, account) {
+		if id < m.id && !noted[id] && time.Since(o.heard) < deadAfter && slices.Contains(o.accounts, account) {
 			return false
 		}
 	}

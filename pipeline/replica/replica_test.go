@@ -146,7 +146,7 @@ func TestShares(t *testing.T) {
 	_, js := connect(t, s)
 	one, two, three := newShares(), newShares(), newShares()
 	first := join(t, js, one.set, "main", "other")
-	if one.get("main") != 1 || !first.Leads("main") {
+	if one.get("main") != 1 || !first.Leads(t.Context(), "main") {
 		t.Errorf("alone: %v", one.now)
 	}
 	second := join(t, js, two.set, "main")
@@ -158,15 +158,30 @@ func TestShares(t *testing.T) {
 	until(t, "shares are by account", func() bool { return one.get("main") == 2 && one.get("other") == 2 && three.get("other") == 2 })
 	leaders := 0
 	for _, m := range []*replica.Member{first, second, third} {
-		if m.Leads("") {
+		if m.Leads(t.Context(), "") {
 			leaders++
 		}
 	}
 	if leaders != 3 {
 		t.Errorf("%d lead where nobody else serves", leaders)
 	}
-	if first.Leads("main") == second.Leads("main") || first.Leads("other") == third.Leads("other") {
+	if first.Leads(t.Context(), "main") == second.Leads(t.Context(), "main") || first.Leads(t.Context(), "other") == third.Leads(t.Context(), "other") {
 		t.Error("two lead, or none")
+	}
+	leader, other := first, second
+	if second.Leads(t.Context(), "main") {
+		leader, other = second, first
+	}
+	for _, test := range []struct {
+		noted        *replica.Member
+		leads, takes bool
+	}{{leader, false, true}, {other, true, false}} {
+		if err := test.noted.SetNote(t.Context(), "main", replica.Note{Code: "AuthFailure"}); err != nil {
+			t.Fatal(err)
+		}
+		if leader.Leads(t.Context(), "main") != test.leads || other.Leads(t.Context(), "main") != test.takes {
+			t.Errorf("who has paused the account leads, or nobody does: %t, %t", leader.Leads(t.Context(), "main"), other.Leads(t.Context(), "main"))
+		}
 	}
 	list, err := replica.List(t.Context(), js)
 	if err != nil || len(list) != 3 || list[0].Host != "host" || list[0].Sinks["records"].Class != "transient" || list[0].Sinks["records"].Since.Unix() != 1_800_000_000 {
