@@ -298,6 +298,7 @@ func (s *Sink) sendAmong(ctx context.Context, m notice.Message, share int64) err
 type connectTrouble struct {
 	mu  sync.Mutex
 	err error
+	at  time.Time
 }
 
 var _ kgo.HookBrokerConnect = (*connectTrouble)(nil)
@@ -306,7 +307,12 @@ var _ kgo.HookBrokerConnect = (*connectTrouble)(nil)
 func (c *connectTrouble) OnBrokerConnect(_ kgo.BrokerMetadata, _ time.Duration, _ net.Conn, err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.err = err
+	if err != nil && c.err != nil && hintOf(err) == "" && time.Since(c.at) < checkWait {
+		// A dial that is cut off as its caller gives up says less than the broker did a
+		// moment ago.
+		return
+	}
+	c.err, c.at = err, time.Now()
 }
 
 func (c *connectTrouble) last() error {
