@@ -344,7 +344,11 @@ func TestFaults(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			rig := newRig(t, func(c *faceid.Config) { c.Timeout = 300 * time.Millisecond })
+			rig := newRig(t, func(c *faceid.Config) {
+				if tt.fault.Hang {
+					c.Timeout = 300 * time.Millisecond
+				}
+			})
 			c := marked()
 			rig.api.Put(c)
 			tt.fault.Times = 1
