@@ -547,7 +547,7 @@ func TestDeadLettersWhileTheirStreamIsFull(t *testing.T) {
 // time, which is short where the result goes soon.
 func TestSuspectsAreKeptApart(t *testing.T) {
 	b := newBench(t)
-	b.cfg.Retry.Apart = time.Hour
+	b.cfg.Retry.Apart = 6 * time.Minute
 	for _, left := range []time.Duration{70 * time.Hour, 20 * time.Minute} {
 		began := time.Now()
 		b.publishEvent(event.Event{Token: "T-" + left.String(), RuleID: "1", IssuedAt: began.Add(left - 72*time.Hour)})
@@ -556,7 +556,7 @@ func TestSuspectsAreKeptApart(t *testing.T) {
 		b.start()
 		b.until("it is put on the stream anew", func() bool { msg, _ := b.last(event.Stream); return msg.Sequence > first.Sequence })
 		_, past := b.last(event.Stream)
-		if most := min(time.Hour, left/4); past.Crashes != 1 || past.NotBefore.Before(began) || past.NotBefore.After(time.Now().Add(most)) {
+		if most := min(b.cfg.Retry.Apart, left/4); past.Crashes != 1 || past.NotBefore.Before(began) || past.NotBefore.After(time.Now().Add(most)) {
 			t.Errorf("%s left: %+v", left, past)
 		}
 		b.halt()

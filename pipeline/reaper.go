@@ -108,8 +108,9 @@ func (w *Worker) endCrashed(ctx context.Context, stream jetstream.Stream, raw *j
 		deadline = e.Deadline(past.First)
 	}
 	past.Attempts += advisory.Deliveries
-	past.NotBefore = w.apart(deadline)
-	if past.Crashes++; past.Crashes < crashLimit {
+	past.Crashes++
+	past.NotBefore = w.apart(past.Crashes, deadline)
+	if past.Crashes < crashLimit {
 		if err := w.publisher.Republish(ctx, raw.Subject, raw.Data, raw.Header, past, renewalID(advisory.Stream, raw.Sequence, raw.Time)); err != nil {
 			return fmt.Errorf("put an event on the stream anew: %w", err)
 		}

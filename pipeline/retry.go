@@ -24,9 +24,9 @@ type Retry struct {
 	// ProbeFirst is the wait before an account that the API refuses, or a sink that
 	// is down, is tried again; it doubles up to ProbeMax.
 	ProbeFirst, ProbeMax time.Duration
-	// Apart bounds how long an event waits that may be what ends the workers, an hour at
-	// most: it is drawn at random, so that others which were only held by the same workers
-	// come at other times.
+	// Apart bounds how long an event waits that may be what ends the workers, at most six
+	// minutes; the second time in a row it is ten times as much. The wait is drawn at
+	// random, so that others which were only held by the same workers come at other times.
 	Apart time.Duration
 }
 
@@ -37,7 +37,7 @@ func DefaultRetry() Retry {
 		InPlaceFirst: 200 * time.Millisecond, InPlaceMax: 5 * time.Second, InPlace: 15 * time.Second,
 		RedeliverFirst: 15 * time.Second, RedeliverMax: 15 * time.Minute,
 		ProbeFirst: 2 * time.Second, ProbeMax: 30 * time.Second,
-		Apart: 50 * time.Minute,
+		Apart: time.Minute,
 	}
 }
 

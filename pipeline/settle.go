@@ -32,6 +32,8 @@ const (
 	// crashLimit is how many messages in a row may come that often before the event is
 	// given up.
 	crashLimit = 3
+	// apartLonger is how many times longer an event is kept apart the second time.
+	apartLonger = 10
 )
 
 // later is the decision to have an event delivered again.
@@ -271,11 +273,14 @@ func renewalID(stream string, sequence uint64, published time.Time) string {
 }
 
 // apart returns when an event that may be what ends the workers is delivered again: at a
-// random time, so that those which were only held along with it come without it. One
-// whose result goes soon, at the given time, does not wait long; zero means that it has
-// time.
-func (w *Worker) apart(deadline time.Time) time.Time {
+// random time, so that those which were only held along with it come without it. The
+// second time in a row it is a longer one. An event whose result goes soon, at the given
+// time, does not wait long; zero means that it has time.
+func (w *Worker) apart(crashes uint64, deadline time.Time) time.Time {
 	now, most := w.cfg.Now(), w.cfg.Retry.Apart
+	if crashes > 1 {
+		most *= apartLonger
+	}
 	if !deadline.IsZero() {
 		most = min(most, max(deadline.Sub(now)/4, w.cfg.Retry.RedeliverFirst))
 	}
@@ -291,10 +296,11 @@ func (w *Worker) suspect(ctx context.Context, t *task) bool {
 	}
 	past := t.past
 	past.Crashes++
-	past.NotBefore = w.apart(t.deadline())
+	deadline := t.deadline()
 	if t.lane == event.Parked {
-		past.NotBefore = w.apart(time.Time{})
+		deadline = time.Time{}
 	}
+	past.NotBefore = w.apart(past.Crashes, deadline)
 	if past.Crashes < crashLimit {
 		if !w.renew(ctx, t, past) {
 			return false
