@@ -3,6 +3,7 @@ package broker
 import (
 	"context"
 	"errors"
+	"io"
 	"net"
 	"net/http"
 
@@ -35,6 +36,8 @@ func IsAway(err error) bool {
 	for _, away := range []error{
 		nats.ErrNoServers, nats.ErrTimeout, nats.ErrNoResponders, nats.ErrDisconnected, nats.ErrConnectionReconnecting,
 		nats.ErrReconnectBufExceeded, nats.ErrStaleConnection, jetstream.ErrNoStreamResponse, context.DeadlineExceeded,
+		// A proxy before a server that is away, or a server that ends.
+		io.EOF, io.ErrUnexpectedEOF,
 	} {
 		if errors.Is(err, away) {
 			return true

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"testing"
@@ -39,6 +40,7 @@ func TestIsAway(t *testing.T) {
 		{fmt.Errorf("look: %w", context.DeadlineExceeded), true},
 		{nats.ErrTimeout, true},
 		{nats.ErrNoResponders, true},
+		{fmt.Errorf("connect to NATS: %w", io.EOF), true},
 		{nats.ErrReconnectBufExceeded, true},
 		{&net.OpError{Op: "dial", Err: errors.New("no route to host")}, true},
 		{&net.OpError{Op: "remote error", Err: errors.New("tls: bad certificate")}, false},
