@@ -61,9 +61,6 @@ func (w *Worker) reapOne(ctx context.Context, msg jetstream.Msg) error {
 	if err != nil {
 		return msg.TermWithReason("malformed")
 	}
-	if advisory.Deliveries < event.MaxDeliveries {
-		return msg.TermWithReason("the event may be delivered more often")
-	}
 	stream, err := w.js.Stream(ctx, advisory.Stream)
 	if err != nil {
 		return fmt.Errorf("look at stream %s: %w", advisory.Stream, err)

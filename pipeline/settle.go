@@ -368,7 +368,13 @@ func (w *Worker) bury(ctx context.Context, t *task, end *giveUp) {
 	err := w.publisher.Bury(burying, letter)
 	endStep(step, err)
 	if err != nil {
-		w.comeAgain(ctx, t, wait)
+		if end.reason == event.Crashed {
+			// It was not worked on, and is as suspicious as before.
+			_ = t.msg.NakWithDelay(wait)
+			w.outcome(ctx, t.delivery, telemetry.Retried)
+		} else {
+			w.comeAgain(ctx, t, wait)
+		}
 		w.troubles.note(ctx, "bury", "cannot store dead letters; their events will come again", "error", err)
 		return
 	}

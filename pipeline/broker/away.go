@@ -14,8 +14,10 @@ import (
 // Codes of the server, which nats.go has no names for, that say that a cluster is not
 // ready: it has no leader, or too few of its servers are there.
 const (
-	codeNotLeader jetstream.ErrorCode = 10009
-	codeNoPeers   jetstream.ErrorCode = 10005
+	codeNotLeader       jetstream.ErrorCode = 10009
+	codeNoPeers         jetstream.ErrorCode = 10005
+	codeStreamOffline   jetstream.ErrorCode = 10118
+	codeConsumerOffline jetstream.ErrorCode = 10119
 )
 
 // IsAway tells whether an error says that the servers cannot be reached or are not ready
@@ -26,7 +28,7 @@ func IsAway(err error) bool {
 	var api *jetstream.APIError
 	if errors.As(err, &api) {
 		switch api.ErrorCode {
-		case codeNotLeader, codeNoPeers:
+		case codeNotLeader, codeNoPeers, codeStreamOffline, codeConsumerOffline:
 			return true
 		case jetstream.JSErrCodeJetStreamNotEnabled, jetstream.JSErrCodeJetStreamNotEnabledForAccount:
 			return false

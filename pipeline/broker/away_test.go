@@ -37,6 +37,8 @@ func TestIsAway(t *testing.T) {
 		{api(503, 10008), true},  // the system is temporarily unavailable
 		{api(500, 10009), true},  // not the leader
 		{api(400, 10005), true},  // no suitable peers
+		{api(500, 10118), true},  // the stream is offline
+		{api(500, 10119), true},  // the consumer is offline
 		{fmt.Errorf("look: %w", context.DeadlineExceeded), true},
 		{nats.ErrTimeout, true},
 		{nats.ErrNoResponders, true},

@@ -56,6 +56,9 @@ func (m *Member) AllNoted(ctx context.Context, account string) bool {
 
 // noted returns the replicas that have a note on an account.
 func (m *Member) noted(ctx context.Context, account string) (map[string]bool, error) {
+	// A watcher does not survive every end of a server, and would then be waited for.
+	ctx, cancel := context.WithTimeout(ctx, requestWait)
+	defer cancel()
 	notes, err := Notes(ctx, m.js)
 	noted := map[string]bool{}
 	for _, n := range notes {
