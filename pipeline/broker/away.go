@@ -22,8 +22,8 @@ const (
 
 // IsAway tells whether an error says that the servers cannot be reached or are not ready
 // just now, as while a cluster elects a leader: the same request may succeed later. A
-// refusal is an answer, and so are a certificate that is not trusted and a closed
-// connection.
+// refusal is an answer, and so are a certificate that is not trusted and a
+// connection that this program has closed.
 func IsAway(err error) bool {
 	var api *jetstream.APIError
 	if errors.As(err, &api) {

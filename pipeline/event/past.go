@@ -79,7 +79,7 @@ func parsePlace(text string) (p Place, ok bool) {
 }
 
 // askedAt returns the place of the message with which PublishAgain began an event that
-// stands at p now; zero if the event is none of those. What is later than p, or
+// stands at p now; zero if the event is none of those. What is of a later time, or
 // malformed, counts as p.
 func (p Place) askedAt(h nats.Header) Place {
 	text := h.Get(headerAgain)
@@ -113,8 +113,8 @@ type Past struct {
 }
 
 // PastOf reads the past of an event of which a message stands at the given place. A
-// publisher may have forged it: First and Again are never later than the message, so that
-// they cannot keep an event longer; a NotBefore of more than an hour after it is ignored,
+// publisher may have forged it: First and the time of Again are never later than the
+// message, so that they cannot keep an event longer; a NotBefore of more than an hour after it is ignored,
 // attempts, crashes and history are bounded, and what is malformed counts as absent.
 func PastOf(at Place, h nats.Header) Past {
 	published := at.Time

@@ -33,8 +33,8 @@ const (
 	// at most. Workers put an event on the stream anew long before (see
 	// Publisher.Republish), so that only one that ends them before they can look at it
 	// comes here; see AdvisoryStream. One that they cannot put anew, as the stream is full,
-	// waits minutes each time, and the stream drops it before it has come so often. A
-	// parked one is delivered without end, for nobody would miss it.
+	// waits minutes each time, and so does not come so often within the stream's age,
+	// unless its account is paused or its holders end. A parked one is delivered without end, for nobody would miss it.
 	MaxDeliveries = 1000
 	// reaperName is the durable consumer of AdvisoryStream.
 	reaperName = "reaper"
