@@ -185,7 +185,7 @@ func (t *token) store(ctx context.Context, r *result.Result, m *Manifest, missin
 	}
 	for _, i := range missing {
 		if err := t.storeAsset(ctx, r.Assets[i], &m.Assets[i]); err != nil {
-			return t.final(fmt.Errorf("asset %d (%s): %w", i, fieldName(r.Assets[i].Field), err))
+			return t.final(fmt.Errorf("asset %d (%s): %w", i, result.FieldName(r.Assets[i].Field), err))
 		}
 	}
 	if err := ctx.Err(); err != nil {

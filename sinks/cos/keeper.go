@@ -13,6 +13,7 @@ import (
 	"sync"
 
 	"github.com/faceid-ingest/faceid-ingest/pipeline/privacy"
+	"github.com/faceid-ingest/faceid-ingest/pipeline/result"
 	"github.com/faceid-ingest/faceid-ingest/sinks"
 )
 
@@ -306,7 +307,7 @@ func (s *Sink) Reseal(ctx context.Context, key sinks.Key) (changed bool, err err
 		}
 		one, err := t.reseal(ctx, &m.Assets[i])
 		if err != nil {
-			return false, fmt.Errorf("reseal: asset %d (%s): %w", i, fieldName(m.Assets[i].Field), err)
+			return false, fmt.Errorf("reseal: asset %d (%s): %w", i, result.FieldName(m.Assets[i].Field), err)
 		}
 		changed = changed || one
 	}

@@ -72,7 +72,7 @@ func parseTemplate(text string) (template, error) {
 // longest fills in the longest value of each placeholder.
 var longest = strings.NewReplacer(
 	"{date}", "2006-01-02", "{product}", "enhanced", "{account}", strings.Repeat("a", 63),
-	"{token_hash}", strings.Repeat("0", 32), "{field}", strings.Repeat("f", maxPlainField), "{ext}", "jpeg",
+	"{token_hash}", strings.Repeat("0", 32), "{field}", strings.Repeat("f", result.MaxFieldName), "{ext}", "jpeg",
 )
 
 // place fills in all that is of the token. What is left of the name are {field} and
@@ -107,39 +107,18 @@ func (p place) valid(hash string) bool {
 // key returns the key of an asset. Different fields have different keys, all of them
 // in the folder and none of them the manifest's.
 func (p place) key(field, contentType string) string {
-	name := p.fill(fieldName(field), contentType)
+	name := p.fill(result.FieldName(field), contentType)
 	if name == manifestName {
-		name = p.fill(hashedName(field), contentType)
+		name = p.fill(result.HashedName(field), contentType)
 	}
 	return p.Folder + name
 }
 
 func (p place) fill(field, contentType string) string {
-	return strings.NewReplacer("{field}", field, "{ext}", extension(contentType)).Replace(p.Name)
+	return strings.NewReplacer("{field}", field, "{ext}", result.Extension(contentType)).Replace(p.Name)
 }
 
 func (p place) manifest() string { return p.Folder + manifestName }
-
-// plainField is the grammar of the field paths that FaceID has: names, parted by
-// dots, with array indexes. Names have no hyphen, so that an index can have one.
-var plainField = regexp.MustCompile(`^[A-Za-z][A-Za-z0-9]*(\[[0-9]{1,6}\])*(\.[A-Za-z][A-Za-z0-9]*(\[[0-9]{1,6}\])*)*$`)
-
-const maxPlainField = 128
-
-// fieldName returns a field as it is in a key: "BestFrame.BestFrames[1]" gives
-// "BestFrame.BestFrames-1". A field that is not in the grammar gives "field-" and a
-// hash. Different fields give different names.
-func fieldName(field string) string {
-	if len(field) <= maxPlainField && plainField.MatchString(field) {
-		return strings.NewReplacer("[", "-", "]", "").Replace(field)
-	}
-	return hashedName(field)
-}
-
-func hashedName(field string) string {
-	sum := sha256.Sum256([]byte(field))
-	return "field-" + hex.EncodeToString(sum[:16])
-}
 
 var plainAccount = regexp.MustCompile(`^[a-z0-9][a-z0-9-]{0,62}$`)
 
@@ -150,38 +129,6 @@ func accountName(account string) string {
 	}
 	sum := sha256.Sum256([]byte(account))
 	return "account_" + hex.EncodeToString(sum[:8])
-}
-
-// extensions are of the types that pipeline/spool tells apart. None is the end or
-// the beginning of another, so that {field}{ext} is never ambiguous.
-var extensions = map[string]string{
-	"image/jpeg":      "jpg",
-	"image/png":       "png",
-	"image/webp":      "webp",
-	"image/bmp":       "bmp",
-	"image/gif":       "gif",
-	"image/heic":      "heic",
-	"video/mp4":       "mp4",
-	"video/webm":      "webm",
-	"video/quicktime": "mov",
-	"video/avi":       "avi",
-	"video/3gpp":      "3gp",
-	"video/x-flv":     "flv",
-	"audio/wav":       "wav",
-	"audio/mpeg":      "mp3",
-	"audio/mp4":       "m4a",
-	"audio/aac":       "aac",
-	"audio/amr":       "amr",
-	"audio/ogg":       "ogg",
-	"application/ogg": "ogg",
-}
-
-func extension(contentType string) string {
-	base, _, err := mime.ParseMediaType(contentType)
-	if ext, known := extensions[base]; err == nil && known {
-		return ext
-	}
-	return "bin"
 }
 
 // mediaType returns a content type that may be sent in a header.

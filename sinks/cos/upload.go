@@ -30,7 +30,7 @@ func (s *Sink) headers(o object) *cos.ObjectPutHeaderOptions {
 		ContentType: o.contentType, XCosStorageClass: s.cfg.StorageClass,
 		XCosMetaXXX: &http.Header{}, XOptionHeader: &http.Header{},
 	}
-	for name, value := range map[string]string{"token-hash": o.tokenHash, "field": fieldName(o.field), "sha256": o.sha256} {
+	for name, value := range map[string]string{"token-hash": o.tokenHash, "field": result.FieldName(o.field), "sha256": o.sha256} {
 		if o.tokenHash != "" && value != "" {
 			h.XCosMetaXXX.Set("X-Cos-Meta-"+name, value)
 		}
