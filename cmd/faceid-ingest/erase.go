@@ -8,23 +8,21 @@ import (
 	"fmt"
 	"io"
 	"maps"
-	"os"
 	"slices"
 	"strings"
 
-	"github.com/faceid-ingest/faceid-ingest/pipeline/event"
 	"github.com/faceid-ingest/faceid-ingest/pipeline/result"
 	"github.com/faceid-ingest/faceid-ingest/sinks"
 )
 
 type eraseCmd struct {
-	Tokens  []string `arg:"" optional:"" name:"token" help:"BizTokens or EidTokens."`
-	File    string   `short:"f" type:"path" placeholder:"FILE" help:"Read tokens from a file, one per line, or - for standard input. A line of \"list --json\" will do."`
-	Product string   `help:"Product of the tokens: enhanced or eid; both are erased if left out." enum:",enhanced,eid" default:"" placeholder:"PRODUCT"`
-	Reason  string   `help:"Why, for the audit log, such as a ticket number." placeholder:"TEXT"`
-	Yes     bool     `help:"Erase without asking. What is erased cannot be had back."`
-	DryRun  bool     `help:"Say what would be erased, and where."`
-	JSON    bool     `help:"Print one JSON object per token and sink."`
+	tokenList `embed:""`
+
+	Product string `help:"Product of the tokens: enhanced or eid; both are erased if left out." enum:",enhanced,eid" default:"" placeholder:"PRODUCT"`
+	Reason  string `help:"Why, for the audit log, such as a ticket number." placeholder:"TEXT"`
+	Yes     bool   `help:"Erase without asking. What is erased cannot be had back."`
+	DryRun  bool   `help:"Say what would be erased, and where."`
+	JSON    bool   `help:"Print one JSON object per token and sink."`
 }
 
 // erased is what became of one token in one sink, or in the parking.
@@ -36,10 +34,14 @@ type erased struct {
 }
 
 func (c *eraseCmd) Run(ctx context.Context, a *app) (err error) {
-	tokens, err := c.tokens(a)
+	tokens, err := c.read(a)
 	if err != nil {
 		return err
 	}
+	if len(tokens) == 0 {
+		return errors.New("nothing to erase: name tokens, or a file with --file (- for standard input)")
+	}
+
 	s, closed, err := a.openWhatOpens(ctx)
 	if err != nil {
 		return err
@@ -69,7 +71,8 @@ func (c *eraseCmd) Run(ctx context.Context, a *app) (err error) {
 	log, entry := audit(s.cfg, "erase", c.Reason)
 	failed := 0
 	lines := json.NewEncoder(a.stdout)
-	for _, token := range tokens {
+	for _, named := range tokens {
+		token := named.Token
 		for _, key := range keys(c.Product, token) {
 			entry.Product, entry.TokenHash = key.Product, key.Hash
 			if err := log.Append(entry); err != nil {
@@ -146,56 +149,6 @@ func placeNames(places []erasePlace) string {
 		names[i] = p.name
 	}
 	return strings.Join(names, ", ")
-}
-
-// tokens reads arguments and the file.
-func (c *eraseCmd) tokens(a *app) ([]string, error) {
-	var tokens []string
-	add := func(where string, line []byte) error {
-		token := string(line)
-		if line[0] == '{' {
-			var summary sinks.Summary
-			if err := json.Unmarshal(line, &summary); err != nil {
-				return fmt.Errorf("%s: not a line of list --json", where)
-			}
-			token = summary.Token
-		}
-		if err := event.CheckToken(token); err != nil {
-			return fmt.Errorf("%s: %w", where, err)
-		}
-		tokens = append(tokens, token)
-		return nil
-	}
-	for i, token := range c.Tokens {
-		if token == "" {
-			return nil, fmt.Errorf("argument %d is empty", i+1)
-		}
-		if err := add(fmt.Sprintf("argument %d", i+1), []byte(token)); err != nil {
-			return nil, err
-		}
-	}
-	if err := c.eachInFile(a, add); err != nil {
-		return nil, err
-	}
-	if len(tokens) == 0 {
-		return nil, errors.New("nothing to erase: name tokens, or a file with --file (- for standard input)")
-	}
-	return tokens, nil
-}
-
-func (c *eraseCmd) eachInFile(a *app, do func(where string, line []byte) error) error {
-	switch c.File {
-	case "":
-		return nil
-	case "-":
-		return eachLine(a.stdin, "standard input", do)
-	}
-	file, err := os.Open(c.File)
-	if err != nil {
-		return fmt.Errorf("read tokens: %w", err)
-	}
-	defer func() { _ = file.Close() }() // only read
-	return eachLine(file, c.File, do)
 }
 
 // confirm asks, unless that was answered on the command line.

@@ -291,7 +291,7 @@ func TestEverywhere(t *testing.T) {
 
 	reveal := func(c faceidtest.Check) {
 		t.Helper()
-		stdout, _ := w.command(exitDone, "show", c.Token, "--reveal")
+		stdout, _ := w.command(exitDone, "show", c.Token, "--reveal", "--reason", "ticket 7")
 		for _, value := range []string{c.Person.Name, c.Person.IDCard, c.Person.Address} {
 			if !strings.Contains(stdout, value) && c.Product == result.Enhanced {
 				t.Errorf("%s: %s is not shown", c.Token, value)

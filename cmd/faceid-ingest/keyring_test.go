@@ -139,7 +139,7 @@ func TestKeyringInKMS(t *testing.T) {
 	until(t, "the events are settled", func() bool { return s.open() == 0 })
 	p.stop()
 	s.command(exitDone, "verify")
-	s.command(exitDone, "show", checks[0].Token, "--reveal")
+	s.command(exitDone, "show", checks[0].Token, "--reveal", "--reason", "ticket 7")
 
 	if err := os.Remove(s.path("data/keyring.json")); err != nil {
 		t.Fatal(err)
@@ -225,7 +225,7 @@ func TestReseal(t *testing.T) {
 	expect(stdout, 0)
 	s.command(exitDone, "keys", "remove", old, "--yes")
 
-	if stdout, _ := s.command(exitDone, "show", checks[0].Token, "--reveal"); !strings.Contains(stdout, person.Name) || !strings.Contains(stdout, person.IDCard) {
+	if stdout, _ := s.command(exitDone, "show", checks[0].Token, "--reveal", "--reason", "ticket 7"); !strings.Contains(stdout, person.Name) || !strings.Contains(stdout, person.IDCard) {
 		t.Error("a sealed value does not open")
 	}
 	s.command(exitDone, "verify")

@@ -16,12 +16,39 @@ import (
 )
 
 type showCmd struct {
-	Token   string `arg:"" help:"BizToken or EidToken."`
-	Product string `help:"Product of the token: enhanced or eid; either if left out." enum:",enhanced,eid" default:"" placeholder:"PRODUCT"`
-	Open    bool   `name:"reveal" help:"Open sealed values. Needs the keyring, and leaves an entry in the audit log."`
-	Reason  string `help:"Why, for the audit log, such as a ticket number." placeholder:"TEXT"`
-	Sink    string `help:"Record sink to read from; the first one if left out." placeholder:"NAME"`
-	JSON    bool   `help:"Print the whole record as JSON."`
+	Token   string          `arg:"" help:"BizToken or EidToken."`
+	Product string          `help:"Product of the token: enhanced or eid; either if left out." enum:",enhanced,eid" default:"" placeholder:"PRODUCT"`
+	Open    bool            `name:"reveal" help:"Open sealed values. Needs the keyring and --reason, and leaves an entry in the audit log."`
+	Reason  string          `help:"Why values are opened, for the audit log, such as a ticket number." placeholder:"TEXT"`
+	Fields  []privacy.Field `name:"field" sep:"none" help:"Open only this field, such as name or id_card; may be given again." placeholder:"NAME"`
+	Sink    string          `help:"Record sink to read from; the first one if left out." placeholder:"NAME"`
+	JSON    bool            `help:"Print the whole record as JSON."`
+}
+
+// Validate says what is wrong with the flags.
+func (c *showCmd) Validate() error {
+	if c.Open && strings.TrimSpace(c.Reason) == "" {
+		return errors.New("--reveal needs a reason for the audit log: add --reason, such as a ticket number")
+	}
+	if !c.Open && len(c.Fields) > 0 {
+		return errors.New("--field is for --reveal: without it every value stays sealed")
+	}
+
+	for _, f := range c.Fields {
+		if !f.Valid() {
+			return unknownField(string(f), privacy.Fields())
+		}
+	}
+	return nil
+}
+
+// unknownField refuses a name of a --field, and says which there are.
+func unknownField[F ~string](name string, known []F) error {
+	names := make([]string, len(known))
+	for i, f := range known {
+		names[i] = printable([]byte(f))
+	}
+	return fmt.Errorf("--field: there is no %q; known are %s", name, strings.Join(names, ", "))
 }
 
 func (c *showCmd) Run(ctx context.Context, a *app) (err error) {
@@ -37,7 +64,7 @@ func (c *showCmd) Run(ctx context.Context, a *app) (err error) {
 	var closed error
 	if c.Open {
 		log, entry := audit(s.cfg, "reveal", c.Reason)
-		open, err := s.policy.OpenRecord(rec, log, entry)
+		open, err := s.policy.OpenRecord(rec, log, entry, c.Fields...)
 		if open == nil {
 			return err
 		}

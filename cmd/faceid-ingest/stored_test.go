@@ -105,7 +105,7 @@ func TestShow(t *testing.T) {
 		t.Error("nothing was revealed, and there is an audit log")
 	}
 	stdout, _ := s.command(exitDone, "show", c.Token, "--reveal", "--reason", "ticket 7")
-	stdout2, _ := s.command(exitDone, "show", c.Token, "--reveal", "--json", "--product", "enhanced")
+	stdout2, _ := s.command(exitDone, "show", c.Token, "--reveal", "--json", "--product", "enhanced", "--reason", "ticket 8")
 	for _, value := range personal {
 		if !strings.Contains(stdout, value) || !strings.Contains(stdout2, value) {
 			t.Errorf("%s is not shown", value)

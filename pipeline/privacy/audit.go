@@ -31,7 +31,7 @@ type Audit struct{ path string }
 type AuditEntry struct {
 	// Time is set by Append, in UTC.
 	Time time.Time `json:"time"`
-	// Action is what was done: reveal, erase, or a change of the keyring.
+	// Action is what was done: reveal, export, erase, or a change of the keyring.
 	Action string `json:"action"`
 	// User and Host tell who did it, as the operating system knows them.
 	User string `json:"user"`
@@ -43,6 +43,8 @@ type AuditEntry struct {
 	TokenHash string         `json:"token_hash,omitempty"`
 	// Fields are those that were opened.
 	Fields []Field `json:"fields,omitempty"`
+	// Assets are those that were opened, each by its result.FieldName.
+	Assets []string `json:"assets,omitempty"`
 	// Previous is set by Append: the SHA-256 of the line before without its line
 	// break, in hex; of nothing for the first one.
 	Previous string `json:"previous"`

@@ -1,0 +1,80 @@
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+
+	"github.com/faceid-ingest/faceid-ingest/pipeline/event"
+	"github.com/faceid-ingest/faceid-ingest/pipeline/result"
+	"github.com/faceid-ingest/faceid-ingest/sinks"
+)
+
+// tokenList is how a command is told which tokens to work on.
+type tokenList struct {
+	Tokens []string `arg:"" optional:"" name:"token" help:"BizTokens or EidTokens."`
+	File   string   `short:"f" type:"path" placeholder:"FILE" help:"Read tokens from a file, one per line, or - for standard input. A line of \"list --json\" will do."`
+}
+
+// namedToken is a token, and its product where the list says it.
+type namedToken struct {
+	Token   string         `json:"token"`
+	Product result.Product `json:"product"`
+}
+
+// keys returns the keys that the token may have. product is what the command line
+// says; it may be empty.
+func (t namedToken) keys(product string) []sinks.Key {
+	if product == "" && t.Product.Valid() {
+		product = string(t.Product)
+	}
+	return keys(product, t.Token)
+}
+
+// read returns the tokens of the arguments and the file. There may be none.
+func (l *tokenList) read(a *app) ([]namedToken, error) {
+	var tokens []namedToken
+	add := func(where string, line []byte) error {
+		token := namedToken{Token: string(line)}
+		if line[0] == '{' {
+			token = namedToken{}
+			if err := json.Unmarshal(line, &token); err != nil {
+				return fmt.Errorf("%s: not a line of list --json", where)
+			}
+		}
+		if err := event.CheckToken(token.Token); err != nil {
+			return fmt.Errorf("%s: %w", where, err)
+		}
+
+		tokens = append(tokens, token)
+		return nil
+	}
+
+	for i, token := range l.Tokens {
+		if token == "" {
+			return nil, fmt.Errorf("argument %d is empty", i+1)
+		}
+		if err := add(fmt.Sprintf("argument %d", i+1), []byte(token)); err != nil {
+			return nil, err
+		}
+	}
+	return tokens, l.eachInFile(a, add)
+}
+
+func (l *tokenList) eachInFile(a *app, do func(where string, line []byte) error) (err error) {
+	switch l.File {
+	case "":
+		return nil
+	case "-":
+		return eachLine(a.stdin, "standard input", do)
+	}
+
+	file, err := os.Open(l.File)
+	if err != nil {
+		return fmt.Errorf("read tokens: %w", err)
+	}
+	defer func() { err = errors.Join(err, file.Close()) }()
+
+	return eachLine(file, l.File, do)
+}
