@@ -7,6 +7,8 @@ import (
 	"iter"
 	"strings"
 	"time"
+	"unicode"
+	"unicode/utf8"
 
 	"github.com/faceid-ingest/faceid-ingest/pipeline/privacy"
 	"github.com/faceid-ingest/faceid-ingest/pipeline/result"
@@ -40,22 +42,70 @@ var (
 	ErrErased = errors.New("the result was erased")
 )
 
+// Tombstone says that a token was erased.
+type Tombstone struct {
+	// At is when, in UTC; zero if an earlier version did not note it.
+	At time.Time `json:"at,omitzero"`
+	// Reason is why, as whoever erased it said; it may be empty.
+	Reason string `json:"reason,omitempty"`
+}
+
+// maxReason bounds the reason of a tombstone, in bytes.
+const maxReason = 512
+
+// NewTombstone returns the tombstone of what is erased now. Of the reason it keeps
+// one line of at most 512 bytes.
+func NewTombstone(reason string) Tombstone {
+	reason = strings.Map(func(r rune) rune {
+		if !unicode.IsPrint(r) || r == utf8.RuneError {
+			return ' '
+		}
+		return r
+	}, reason)
+	if len(reason) > maxReason {
+		reason = strings.ToValidUTF8(reason[:maxReason], "")
+	}
+	return Tombstone{At: time.Now().UTC().Truncate(time.Microsecond), Reason: strings.TrimSpace(reason)}
+}
+
+// Holding is what a sink holds of one token. The zero Holding is nothing.
+type Holding struct {
+	// Records is how many results there are: rows of results, or manifests.
+	Records int `json:"records"`
+	// Assets is how many pictures, videos and sounds there are, those of earlier
+	// answers included.
+	Assets int `json:"assets"`
+	// Bytes is how much room they take, as far as the sink knows.
+	Bytes int64 `json:"bytes"`
+	// Erased is the tombstone of the token; nil if it was not erased.
+	Erased *Tombstone `json:"erased,omitempty"`
+}
+
+// IsEmpty reports whether nothing of the token is there. A tombstone is nothing.
+func (h Holding) IsEmpty() bool { return h.Records == 0 && h.Assets == 0 && h.Bytes == 0 }
+
 // Eraser is a sink from which a person's data can be taken away.
 type Eraser interface {
 	Sink
-	// Erase removes all that the sink holds of a token and leaves a tombstone:
-	// from then on Archive and Record of the token store nothing and return
-	// ErrErased, so that a redelivery does not bring the person back. A Notifier,
-	// which holds nothing, tells its receivers. Erase is idempotent, and
+	// Erase removes all that the sink holds of a token and leaves a tombstone with
+	// the time and the reason: from then on Archive and Record of the token store
+	// nothing and return ErrErased, so that a redelivery does not bring the person
+	// back. A Notifier, which holds nothing, tells its receivers.
+	//
+	// It returns what was there and is gone, and the tombstone that the token had
+	// before, if it had one, which stays as it was. Erase is idempotent, and
 	// tombstones a token of which nothing is there too: its event may still be
 	// on the way. It returns when the removal is durable. Calls of Archive or
 	// Record that run at the same time may fail, but leave nothing behind.
-	Erase(ctx context.Context, key Key) error
+	Erase(ctx context.Context, key Key, reason string) (Holding, error)
 }
 
 // Keeper is a sink whose content can be gone through.
 type Keeper interface {
 	Eraser
+	// Holds returns what the sink holds of a token, whole or not, and changes
+	// nothing.
+	Holds(ctx context.Context, key Key) (Holding, error)
 	// Keys lists the tokens of which the sink holds something whole, in the
 	// order of Key.Compare, from the one behind after on; the zero Key is before
 	// all others. An error ends the list. Erased tokens are not in it.

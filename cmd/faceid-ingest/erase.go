@@ -50,7 +50,7 @@ func (c *eraseCmd) Run(ctx context.Context, a *app) (err error) {
 	for _, name := range slices.Sorted(maps.Keys(closed)) {
 		_, _ = fmt.Fprintf(a.stderr, "sink %s cannot be opened, so nothing is erased there: %v\n", name, closed[name])
 	}
-	places, others := erasePlaces(s.sinks)
+	places, others := erasePlaces(s.sinks, c.Reason)
 	if parked, err := openParking(ctx, s.cfg, s.js, s.policy); err == nil {
 		// Last: what the sinks refuse from now on must not come back from there.
 		places = append(places, erasePlace{parkedName, parked.Drop})
@@ -128,7 +128,7 @@ type erasePlace struct {
 }
 
 // erasePlaces returns the sinks from which persons can be erased, and the others.
-func erasePlaces(all []sinks.Sink) (places []erasePlace, others []sinks.Sink) {
+func erasePlaces(all []sinks.Sink, reason string) (places []erasePlace, others []sinks.Sink) {
 	for _, sink := range all {
 		e, ok := sink.(sinks.Eraser)
 		if !ok {
@@ -136,7 +136,8 @@ func erasePlaces(all []sinks.Sink) (places []erasePlace, others []sinks.Sink) {
 			continue
 		}
 		places = append(places, erasePlace{sink.Name(), func(ctx context.Context, p result.Product, token string) error {
-			return e.Erase(ctx, sinks.KeyOf(p, token))
+			_, err := e.Erase(ctx, sinks.KeyOf(p, token), reason)
+			return err
 		}})
 	}
 	return places, others

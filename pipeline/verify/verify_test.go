@@ -145,7 +145,7 @@ func TestWhatIsWrong(t *testing.T) {
 			return os.Remove(s.file(r, ""))
 		}, []string{"missing_manifest media"}},
 		"the record gone": {func(s *stock, r *result.Result) error {
-			return s.records.Erase(t.Context(), sinks.KeyOf(r.Product, r.Token))
+			return sinktest.Erase(t.Context(), s.records, sinks.KeyOf(r.Product, r.Token))
 		}, []string{"missing_record records"}},
 		"another place": {func(s *stock, r *result.Result) error {
 			r.Assets[1].Stored[0].Location += "x"

@@ -247,7 +247,7 @@ func TestTouchesNothingElse(t *testing.T) {
 	sink, r := c.open(t, cos.Edges{}), sinktest.Result(0)
 	archive(t, sink, r)
 	must(t, sink.Check(t.Context()))
-	must(t, sink.Erase(t.Context(), sinks.KeyOf(r.Product, r.Token)))
+	must(t, sinktest.Erase(t.Context(), sink, sinks.KeyOf(r.Product, r.Token)))
 	for _, request := range c.server.Requests() {
 		if request.Bucket != archiveBucket && (request.Bucket != faceidBucket || request.Key == "") {
 			t.Errorf("%s of %s/%s", request.Action, request.Bucket, request.Key)
@@ -281,7 +281,7 @@ func TestRetention(t *testing.T) {
 	fails(t, sink, &other, sinks.ClassPermanent, "is locked until", "differs from the one that is kept")
 
 	key := sinks.KeyOf(r.Product, r.Token)
-	err = sink.Erase(t.Context(), key)
+	err = sinktest.Erase(t.Context(), sink, key)
 	if class, _ := sinks.ClassOf(err); class != sinks.ClassTransient || !strings.Contains(err.Error(), "is locked until") {
 		t.Errorf("%v", err)
 	}
@@ -328,7 +328,7 @@ func TestEraseReferenced(t *testing.T) {
 		c := newCloud(t, costest.BucketOptions{}, func(c *cos.Config) { c.Mode = mode })
 		sink, r := c.open(t, cos.Edges{}), sinktest.Result(0)
 		archive(t, sink, r)
-		must(t, sink.Erase(t.Context(), sinks.KeyOf(r.Product, r.Token)))
+		must(t, sinktest.Erase(t.Context(), sink, sinks.KeyOf(r.Product, r.Token)))
 		if n := len(c.server.Objects(faceidBucket)); n != left {
 			t.Errorf("%s: %d objects of FaceID are left, want %d", mode, n, left)
 		}
@@ -352,7 +352,7 @@ func TestEraseIsThorough(t *testing.T) {
 		}
 		archive(t, sink, r)
 		archive(t, sink, onlyInline(0, 100))
-		must(t, sink.Erase(t.Context(), sinks.KeyOf(r.Product, r.Token)))
+		must(t, sinktest.Erase(t.Context(), sink, sinks.KeyOf(r.Product, r.Token)))
 		for _, o := range c.server.Objects(archiveBucket) {
 			if !strings.HasPrefix(o.Key, ".index/") {
 				t.Errorf("%s is left", o.Key)
@@ -379,7 +379,7 @@ func TestEraseMeanwhile(t *testing.T) {
 	sink := c.open(t, cos.Edges{Wrap: func(base http.RoundTripper) http.RoundTripper {
 		return tripper(func(req *http.Request) (*http.Response, error) {
 			if req.Method == http.MethodPut && req.URL.Path == "/"+cos.ManifestIn(place) {
-				must(t, eraser.Erase(context.WithoutCancel(req.Context()), key))
+				must(t, sinktest.Erase(context.WithoutCancel(req.Context()), eraser, key))
 			}
 			return base.RoundTrip(req)
 		})
@@ -402,7 +402,7 @@ func TestForeignIndex(t *testing.T) {
 	c.server.Put(archiveBucket, cos.IndexKey(key), "application/json", []byte(`{"version":2}`))
 	c.server.Put(archiveBucket, ".index/notes.txt", "text/plain", nil)
 	fails(t, sink, r, sinks.ClassTransient, "index object", "move it away")
-	if err := sink.Erase(t.Context(), key); err == nil {
+	if err := sinktest.Erase(t.Context(), sink, key); err == nil {
 		t.Error("a foreign index object was made a tombstone")
 	}
 	// A manifest that is none is replaced.

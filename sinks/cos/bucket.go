@@ -283,7 +283,7 @@ const pageSize = 1000
 
 // list returns keys that begin with prefix, from the one behind marker on, and the
 // marker of the next page, or "".
-func (b *bucket) list(ctx context.Context, prefix, marker string) (keys []string, next string, err error) {
+func (b *bucket) list(ctx context.Context, prefix, marker string) (objects []listed, next string, err error) {
 	page, _, err := b.sdk.Bucket.Get(ctx, &cos.BucketGetOptions{Prefix: prefix, Marker: marker, MaxKeys: pageSize, EncodingType: "url"})
 	if err != nil {
 		return nil, "", b.fail("GetBucket", err)
@@ -293,12 +293,19 @@ func (b *bucket) list(ctx context.Context, prefix, marker string) (keys []string
 		if err != nil {
 			return nil, "", fmt.Errorf("%s: GetBucket: a key in the listing is not URL-encoded", b)
 		}
-		keys = append(keys, key)
+		objects = append(objects, listed{key, o.Size})
 	}
-	if page.IsTruncated && len(keys) > 0 {
-		next = keys[len(keys)-1]
+	if page.IsTruncated && len(objects) > 0 {
+		next = objects[len(objects)-1].key
 	}
-	return keys, next, nil
+	return objects, next, nil
+}
+
+// listed is an object in a listing.
+type listed struct {
+	key string
+	// size is in bytes.
+	size int64
 }
 
 // version is one version of an object, or a delete marker.

@@ -9,6 +9,7 @@ import (
 	"io"
 	"regexp"
 	"strings"
+	"time"
 
 	"github.com/faceid-ingest/faceid-ingest/pipeline/result"
 	"github.com/faceid-ingest/faceid-ingest/sinks"
@@ -30,6 +31,9 @@ type index struct {
 	TokenHash string         `json:"token_hash"`
 	// Erased makes it a tombstone.
 	Erased bool `json:"erased,omitempty"`
+	// ErasedAt and Reason say when and why, in a tombstone that notes it.
+	ErasedAt time.Time `json:"erased_at,omitzero"`
+	Reason   string    `json:"reason,omitempty"`
 	// place is empty in the tombstone of a token of which there was nothing.
 	place
 	// versioned says that the bucket has versions.
@@ -189,14 +193,28 @@ func (s *Sink) buried(ctx context.Context, x index) (bool, error) {
 	return now.Erased, err
 }
 
-// bury makes the index object of a token a tombstone and returns it.
-func (s *Sink) bury(ctx context.Context, key sinks.Key) (index, error) {
-	tombstone := index{Version: indexVersion, Product: key.Product, TokenHash: key.Hash, Erased: true}
-	x, created, err := s.settle(ctx, tombstone)
-	if err != nil || created || x.Erased {
-		return x, err
+// tombstone returns what a tombstone says; nil if x is none.
+func (x index) tombstone() *sinks.Tombstone {
+	if !x.Erased {
+		return nil
 	}
-	x.Erased = true
+	return &sinks.Tombstone{At: x.ErasedAt, Reason: x.Reason}
+}
+
+// bury makes the index object of a token a tombstone and returns it, and the one that
+// was there before, if there was one.
+func (s *Sink) bury(ctx context.Context, key sinks.Key, stone sinks.Tombstone) (x index, before *sinks.Tombstone, err error) {
+	x, created, err := s.settle(ctx, index{
+		Version: indexVersion, Product: key.Product, TokenHash: key.Hash, Erased: true, ErasedAt: stone.At, Reason: stone.Reason,
+	})
+	if err != nil || created || x.Erased {
+		if !created {
+			before = x.tombstone()
+		}
+		return x, before, err
+	}
+
+	x.Erased, x.ErasedAt, x.Reason = true, stone.At, stone.Reason
 	_, err = s.archive.putSmall(ctx, indexKey(key), x.encode(), plainHeaders())
-	return x, err
+	return x, nil, err
 }

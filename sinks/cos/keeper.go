@@ -25,21 +25,90 @@ import (
 //
 // A key that no token can have gives a permanent error; every other error is
 // transient or throttled.
-func (s *Sink) Erase(ctx context.Context, key sinks.Key) error {
+func (s *Sink) Erase(ctx context.Context, key sinks.Key, reason string) (sinks.Holding, error) {
+	var held sinks.Holding
 	if err := ctx.Err(); err != nil {
-		return err
+		return held, err
 	}
 	if !validKey(key) {
-		return sinks.Permanent(errors.New("erase: no token has such a key"))
+		return held, sinks.Permanent(errors.New("erase: no token has such a key"))
 	}
-	x, err := s.bury(ctx, key)
+
+	x, before, err := s.bury(ctx, key, sinks.NewTombstone(reason))
+	if err == nil {
+		held, err = s.holding(ctx, x)
+	}
 	if err == nil {
 		err = s.sweep(ctx, x)
 	}
 	if err != nil {
-		return fmt.Errorf("erase: %w", err)
+		return sinks.Holding{}, fmt.Errorf("erase: %w", err)
 	}
-	return nil
+	held.Erased = before
+	return held, nil
+}
+
+// Holds implements sinks.Keeper. Of a bucket with versions it counts the latest ones.
+func (s *Sink) Holds(ctx context.Context, key sinks.Key) (sinks.Holding, error) {
+	var held sinks.Holding
+	if err := ctx.Err(); err != nil {
+		return held, err
+	}
+	if !validKey(key) {
+		return held, nil // such a key cannot be stored
+	}
+
+	x, err := s.readIndex(ctx, key)
+	if errors.Is(err, errNoObject) {
+		return held, nil
+	}
+	if err == nil {
+		held, err = s.holding(ctx, x)
+	}
+	if err != nil {
+		return sinks.Holding{}, fmt.Errorf("look for a result: %w", err)
+	}
+	return held, nil
+}
+
+// holding counts the objects of a token: those in its folder, and those that were left
+// where FaceID put them, whose size nobody has noted.
+func (s *Sink) holding(ctx context.Context, x index) (sinks.Holding, error) {
+	held := sinks.Holding{Erased: x.tombstone()}
+	if x.place == (place{}) {
+		return held, nil // there never was anything
+	}
+
+	m, err := s.readManifest(ctx, x)
+	if err != nil && !errors.Is(err, errNoObject) && !errors.Is(err, errManifest) {
+		return held, err
+	}
+	if m != nil {
+		for _, e := range m.Assets {
+			if e.referenced() {
+				held.Assets++
+			}
+		}
+	}
+
+	for marker := ""; ; {
+		objects, next, err := s.archive.list(ctx, x.Folder, marker)
+		if err != nil {
+			return held, err
+		}
+		for _, o := range objects {
+			held.Bytes += o.size
+			if o.key == x.manifest() {
+				held.Records++
+			} else {
+				held.Assets++
+			}
+		}
+		if next == "" {
+			return held, nil
+		}
+		marker = next
+	}
 }
 
 // sweep removes everything of a token but its index object. The manifest goes last:
@@ -99,9 +168,9 @@ func (s *Sink) removeFolder(ctx context.Context, x index) error {
 		return errors.Join(append(problems, err, ctx.Err())...)
 	}
 	for marker := ""; ; {
-		keys, next, err := s.archive.list(ctx, x.Folder, marker)
-		for _, key := range keys {
-			remove(key, "")
+		objects, next, err := s.archive.list(ctx, x.Folder, marker)
+		for _, o := range objects {
+			remove(o.key, "")
 		}
 		if err = errors.Join(err, ctx.Err()); err != nil || next == "" {
 			return errors.Join(append(problems, err)...)
@@ -137,14 +206,14 @@ func (s *Sink) Keys(ctx context.Context, after sinks.Key) iter.Seq2[sinks.Key, e
 
 // eachWhole yields those of a page's tokens that are whole, and tells whether to go
 // on.
-func (s *Sink) eachWhole(ctx context.Context, objects []string, after sinks.Key, yield func(sinks.Key, error) bool) bool {
+func (s *Sink) eachWhole(ctx context.Context, objects []listed, after sinks.Key, yield func(sinks.Key, error) bool) bool {
 	for len(objects) > 0 {
 		some := objects[:min(keysAtOnce, len(objects))]
 		objects = objects[len(some):]
 		whole, errs := make([]bool, len(some)), make([]error, len(some))
 		var wg sync.WaitGroup
 		for i, object := range some {
-			if key, ours := keyOfIndex(object); ours && key.Compare(after) > 0 {
+			if key, ours := keyOfIndex(object.key); ours && key.Compare(after) > 0 {
 				wg.Go(func() { whole[i], errs[i] = s.whole(ctx, key) })
 			}
 		}
@@ -154,7 +223,7 @@ func (s *Sink) eachWhole(ctx context.Context, objects []string, after sinks.Key,
 				yield(sinks.Key{}, fmt.Errorf("list: %w", errs[i]))
 				return false
 			}
-			if key, _ := keyOfIndex(object); whole[i] && !yield(key, nil) {
+			if key, _ := keyOfIndex(object.key); whole[i] && !yield(key, nil) {
 				return false
 			}
 		}

@@ -31,8 +31,8 @@
 // A file whose asset is stored in the other form is removed once the new one is
 // in the manifest. What FaceID put in COS is not sealed.
 //
-// An erased token's folder holds a tombstone, erased.json, and nothing else. It is
-// written before the first file goes, and as long as it is there nothing is
+// An erased token's folder holds a tombstone, erased.json, which says when and why,
+// and nothing else. It is written before the first file goes, and as long as it is there nothing is
 // stored. Removing it lets the token in again.
 //
 // What may go wrong is transient, since the folder's owner can mend it: a full

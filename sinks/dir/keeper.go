@@ -4,11 +4,13 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"io"
 	"io/fs"
 	"iter"
 	"os"
 	"path/filepath"
 	"slices"
+	"time"
 
 	"github.com/faceid-ingest/faceid-ingest/pipeline/result"
 	"github.com/faceid-ingest/faceid-ingest/sinks"
@@ -30,34 +32,39 @@ func erased(folder string) (bool, error) {
 // Erase implements sinks.Eraser. A key that no token can have gives a permanent
 // error; every other error is transient. The files are removed, not overwritten:
 // where their blocks must not outlive them, seal them, or encrypt the volume.
-func (s *Sink) Erase(ctx context.Context, key sinks.Key) error {
+func (s *Sink) Erase(ctx context.Context, key sinks.Key, reason string) (sinks.Holding, error) {
+	var held sinks.Holding
 	if err := ctx.Err(); err != nil {
-		return err
+		return held, err
 	}
-	if err := s.locked(ctx, key, func(t *token) error { return t.erase(ctx) }); err != nil {
-		return s.explain("erase", err)
+
+	err := s.locked(ctx, key, func(t *token) (err error) {
+		if held, err = holdingOf(t.folder); err != nil {
+			return err
+		}
+		return t.erase(ctx, held.Erased != nil, sinks.NewTombstone(reason))
+	})
+	if err != nil {
+		return sinks.Holding{}, s.explain("erase", err)
 	}
-	return nil
+	return held, nil
 }
 
-// erase puts the tombstone up and then removes all else. Whoever comes in between,
-// after a crash, sees an erased token.
-func (t *token) erase(ctx context.Context) error {
+// erase puts the tombstone up, unless there is one, and then removes all else.
+// Whoever comes in between, after a crash, sees an erased token.
+func (t *token) erase(ctx context.Context, gone bool, tombstone sinks.Tombstone) error {
 	if err := t.prepare(false); err != nil {
 		return err
 	}
-	gone, err := erased(t.folder)
-	if err != nil {
-		return err
-	}
 	if !gone {
-		if err := t.put(tombstoneName, t.writeTombstone); err != nil {
+		if err := t.put(tombstoneName, func(f file) error { return t.writeTombstone(f, tombstone) }); err != nil {
 			return err
 		}
 	}
 	if err := t.sink.files.SyncDir(t.folder); err != nil {
 		return err
 	}
+
 	entries, err := os.ReadDir(t.folder)
 	if err != nil {
 		return err
@@ -76,12 +83,104 @@ func (t *token) erase(ctx context.Context) error {
 	return t.sink.files.SyncDir(t.folder)
 }
 
-// writeTombstone says which token it was: by its hash alone.
-func (t *token) writeTombstone(f file) error {
-	return json.NewEncoder(f).Encode(struct {
-		Product   result.Product `json:"product"`
-		TokenHash string         `json:"token_hash"`
-	}{t.key.Product, t.key.Hash})
+// erasedFile is the content of a tombstone. It says which token it was by its hash
+// alone.
+type erasedFile struct {
+	Product   result.Product `json:"product"`
+	TokenHash string         `json:"token_hash"`
+	ErasedAt  time.Time      `json:"erased_at,omitzero"`
+	Reason    string         `json:"reason,omitempty"`
+}
+
+func (t *token) writeTombstone(f file, tombstone sinks.Tombstone) error {
+	return json.NewEncoder(f).Encode(erasedFile{t.key.Product, t.key.Hash, tombstone.At, tombstone.Reason})
+}
+
+// maxTombstone bounds what is read of a tombstone, in bytes.
+const maxTombstone = 16 << 10
+
+// readTombstone returns the tombstone in a folder; nil if there is none. One that
+// cannot be read is a tombstone all the same, and one that does not say when it was
+// put up is as old as its file.
+func readTombstone(folder string) (*sinks.Tombstone, error) {
+	f, err := os.Open(filepath.Join(folder, tombstoneName))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = f.Close() }() // only read
+
+	info, err := f.Stat()
+	if err != nil {
+		return nil, err
+	}
+	content, err := io.ReadAll(io.LimitReader(f, maxTombstone))
+	if err != nil {
+		return nil, err
+	}
+
+	var text erasedFile
+	_ = json.Unmarshal(content, &text) // what it lacks stays empty
+	if text.ErasedAt.IsZero() {
+		text.ErasedAt = info.ModTime()
+	}
+	return &sinks.Tombstone{At: text.ErasedAt.UTC(), Reason: text.Reason}, nil
+}
+
+// Holds implements sinks.Keeper. An asset that FaceID put in COS is not held here.
+func (s *Sink) Holds(ctx context.Context, key sinks.Key) (sinks.Holding, error) {
+	if err := ctx.Err(); err != nil {
+		return sinks.Holding{}, err
+	}
+	if _, err := os.Stat(s.root); err != nil {
+		return sinks.Holding{}, s.explain("look for a result", err)
+	}
+	folder, err := s.folder(key)
+	if err != nil {
+		return sinks.Holding{}, nil //nolint:nilerr // such a key cannot be stored
+	}
+
+	held, err := holdingOf(folder)
+	if err != nil {
+		return sinks.Holding{}, s.explain("look for a result", err)
+	}
+	return held, nil
+}
+
+// holdingOf counts the files of a token.
+func holdingOf(folder string) (held sinks.Holding, err error) {
+	if held.Erased, err = readTombstone(folder); err != nil {
+		return held, err
+	}
+	entries, err := os.ReadDir(folder)
+	if errors.Is(err, fs.ErrNotExist) {
+		return held, nil
+	}
+	if err != nil {
+		return held, err
+	}
+
+	for _, entry := range entries {
+		if entry.Name() == tombstoneName {
+			continue
+		}
+		info, err := entry.Info()
+		if errors.Is(err, fs.ErrNotExist) {
+			continue // somebody else is erasing
+		}
+		if err != nil {
+			return held, err
+		}
+		held.Bytes += info.Size()
+		if entry.Name() == manifestName {
+			held.Records++
+		} else {
+			held.Assets++
+		}
+	}
+	return held, nil
 }
 
 // Keys implements sinks.Keeper: it lists the tokens that have a manifest.

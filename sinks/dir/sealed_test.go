@@ -287,7 +287,7 @@ func TestKeepersOfAnArchiveThatIsGone(t *testing.T) {
 		break
 	}
 	for call, err := range map[string]error{
-		"Manifest": manifest, "OpenAsset": asset, "Reseal": reseal, "Keys": keys, "Erase": sink.Erase(t.Context(), key(r)),
+		"Manifest": manifest, "OpenAsset": asset, "Reseal": reseal, "Keys": keys, "Erase": sinktest.Erase(t.Context(), sink, key(r)),
 	} {
 		if err == nil || errors.Is(err, sinks.ErrNotFound) || !strings.Contains(err.Error(), "mount its volume") {
 			t.Errorf("%s says %v", call, err)
@@ -309,7 +309,7 @@ func TestHostileKeys(t *testing.T) {
 		if _, err := sink.Manifest(t.Context(), k); !errors.Is(err, sinks.ErrNotFound) {
 			t.Errorf("%v: Manifest says %v", k, err)
 		}
-		if class, _ := sinks.ClassOf(sink.Erase(t.Context(), k)); class != sinks.ClassPermanent {
+		if class, _ := sinks.ClassOf(sinktest.Erase(t.Context(), sink, k)); class != sinks.ClassPermanent {
 			t.Errorf("%v: the class of Erase is %q", k, class)
 		}
 	}
@@ -349,7 +349,7 @@ func TestTombstone(t *testing.T) {
 	r := sinktest.Result(0)
 	sink := v.open(t, true)
 	archive(t, sink, r)
-	must(t, sink.Erase(t.Context(), key(r)))
+	must(t, sinktest.Erase(t.Context(), sink, key(r)))
 	stored := files(t, v.folder(r))
 	if want := `{"product":"enhanced","token_hash":"` + r.TokenHash() + `"}` + "\n"; len(stored) != 1 || stored["erased.json"] != want {
 		t.Errorf("what is left: %v", stored)

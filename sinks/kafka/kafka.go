@@ -253,15 +253,15 @@ func (s *Sink) Notify(ctx context.Context, r *result.Result) error {
 
 // Erase implements sinks.Eraser: it tells the consumers. Records that were sent
 // before stay, see the package comment.
-func (s *Sink) Erase(ctx context.Context, key sinks.Key) error {
+func (s *Sink) Erase(ctx context.Context, key sinks.Key, _ string) (sinks.Holding, error) {
 	if err := ctx.Err(); err != nil {
-		return err
+		return sinks.Holding{}, err
 	}
 	m, err := notice.OfErasure(key)
 	if err != nil {
-		return err
+		return sinks.Holding{}, err
 	}
-	return s.send(ctx, m)
+	return sinks.Holding{}, s.send(ctx, m)
 }
 
 func (s *Sink) send(ctx context.Context, m notice.Message) error {

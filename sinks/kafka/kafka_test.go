@@ -31,7 +31,7 @@ func TestRecord(t *testing.T) {
 	defer func() { must(t, sink.Close(t.Context())) }()
 	r := sinktest.Archived(sinktest.Result(0))
 	must(t, sink.(sinks.Notifier).Notify(t.Context(), r))
-	must(t, sink.(sinks.Eraser).Erase(t.Context(), sinks.KeyOf(r.Product, r.Token)))
+	must(t, sinktest.Erase(t.Context(), sink, sinks.KeyOf(r.Product, r.Token)))
 	records := c.records(t)
 	if len(records) != 2 {
 		t.Fatalf("%d records", len(records))

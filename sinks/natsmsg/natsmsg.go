@@ -209,22 +209,22 @@ func (s *Sink) Notify(ctx context.Context, r *result.Result) error {
 
 // Erase implements sinks.Eraser: it purges the token's messages where the subject
 // tells them, and then tells the consumers.
-func (s *Sink) Erase(ctx context.Context, key sinks.Key) error {
+func (s *Sink) Erase(ctx context.Context, key sinks.Key, _ string) (sinks.Holding, error) {
 	if err := s.ready(ctx); err != nil {
-		return err
+		return sinks.Holding{}, err
 	}
 	m, err := notice.OfErasure(key)
 	if err != nil {
-		return err
+		return sinks.Holding{}, err
 	}
 	if s.subject.tellsToken() {
 		if err := s.purge(ctx, s.subject.ofToken(key)); err != nil {
-			return err
+			return sinks.Holding{}, err
 		}
 	}
 	// Without Nats-Msg-Id: the last Erase purged its message, so that a repeated one
 	// must not be taken for it. Consumers know a repetition by the event's id.
-	return s.send(ctx, newMsg(s.subject.of(nobody, key.Product, key.Hash), m))
+	return sinks.Holding{}, s.send(ctx, newMsg(s.subject.of(nobody, key.Product, key.Hash), m))
 }
 
 func newMsg(subject string, m notice.Message) *nats.Msg {

@@ -45,7 +45,7 @@ func notify(t *testing.T, sink sinks.Sink, r *result.Result) {
 
 func erase(t *testing.T, sink sinks.Sink, r *result.Result) {
 	t.Helper()
-	must(t, sink.(sinks.Eraser).Erase(t.Context(), sinks.KeyOf(r.Product, r.Token)))
+	must(t, sinktest.Erase(t.Context(), sink, sinks.KeyOf(r.Product, r.Token)))
 }
 
 func TestMessage(t *testing.T) {
@@ -153,7 +153,7 @@ func TestEraseWhereItIsForbidden(t *testing.T) {
 	sink := opened(t, c, env(t))
 	r := sinktest.Archived(sinktest.Result(0))
 	notify(t, sink, r)
-	err = sink.(sinks.Eraser).Erase(t.Context(), sinks.KeyOf(r.Product, r.Token))
+	err = sinktest.Erase(t.Context(), sink, sinks.KeyOf(r.Product, r.Token))
 	if class, _ := sinks.ClassOf(err); class != sinks.ClassTransient || !strings.Contains(err.Error(), "cannot be purged") {
 		t.Errorf("%s: %v", class, err)
 	}
@@ -203,7 +203,7 @@ func TestWithoutConnection(t *testing.T) {
 	sink := opened(t, defaults(), env(t))
 	key := sinks.KeyOf(result.EID, "TOKEN-1")
 	for _, err := range []error{
-		sink.Check(t.Context()), sink.(sinks.Notifier).Notify(t.Context(), sinktest.Result(0)), sink.(sinks.Eraser).Erase(t.Context(), key),
+		sink.Check(t.Context()), sink.(sinks.Notifier).Notify(t.Context(), sinktest.Result(0)), sinktest.Erase(t.Context(), sink, key),
 	} {
 		if class, _ := sinks.ClassOf(err); class != sinks.ClassTransient || !strings.Contains(err.Error(), "no connection to the daemon's NATS") {
 			t.Errorf("%s: %v", class, err)

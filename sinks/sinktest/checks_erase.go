@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/faceid-ingest/faceid-ingest/pipeline/result"
 	"github.com/faceid-ingest/faceid-ingest/sinks"
@@ -30,12 +31,21 @@ func (h *handle) erase(t testing.TB, r *result.Result) {
 }
 
 func erase(ctx context.Context, sink sinks.Sink, r *result.Result) error {
+	return Erase(ctx, sink, keyOf(r))
+}
+
+// Erase erases a token from a sink that must be a sinks.Eraser.
+func Erase(ctx context.Context, sink sinks.Sink, key sinks.Key) error {
 	eraser, ok := sink.(sinks.Eraser)
 	if !ok {
-		return &violation{"another sink opened on the destination is no sinks.Eraser"}
+		return &violation{"the sink is no sinks.Eraser"}
 	}
-	return eraser.Erase(ctx, keyOf(r))
+	_, err := eraser.Erase(ctx, key, eraseReason)
+	return err
 }
+
+// eraseReason is why this package erases.
+const eraseReason = "request 12, 当事人要求"
 
 // erased: nothing of an erased token is left but a tombstone, which holds against
 // redeliveries, also to a sink opened later; other tokens stay.
@@ -295,15 +305,14 @@ func eraseCancelled(t testing.TB, f Factory) {
 	t.Helper()
 	g := newRig(t, f)
 	h := g.open(t, nil)
-	eraser, ok := h.Sink.(sinks.Eraser)
-	if !ok {
+	if _, ok := h.Sink.(sinks.Eraser); !ok {
 		return
 	}
 	r := small(0)
 	before := g.holds(t, h, r, h.must(t, r))
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	wantCancelled(t, eraser.Erase(ctx, keyOf(r)))
+	wantCancelled(t, erase(ctx, h.Sink, r))
 	same(t, "after an Erase that was cancelled before", g.render(t, g.stored(t, r)), before)
 	g.holds(t, h, r, h.must(t, r))
 }
@@ -346,6 +355,73 @@ func eraseNotified(t testing.TB, f Factory) {
 			}
 		}
 	}
+}
+
+// eraseReports: a sink says what it holds of a token, what Erase took away, and when
+// and why that was, also when it is opened later and when others give another reason.
+func eraseReports(t testing.TB, f Factory) {
+	t.Helper()
+	g := newRig(t, f)
+	h := g.open(t, nil)
+	if _, ok := h.Sink.(sinks.Keeper); !ok || !h.holdsSomething() {
+		return
+	}
+	r, unknown := Archived(Result(0)), Archived(Result(4))
+	if held := h.holds(t, r); !held.IsEmpty() || held.Erased != nil {
+		t.Fatalf("before anything is delivered, Holds says %+v", held)
+	}
+
+	h.must(t, r)
+	state := g.render(t, g.stored(t, r))
+	held := h.holds(t, r)
+	if held.Records == 0 || held.Erased != nil || h.isArchiver() && (held.Assets == 0 || held.Bytes == 0) {
+		t.Fatalf("of a token that was delivered, Holds says %+v", held)
+	}
+	same(t, "after Holds", g.render(t, g.stored(t, r)), state)
+
+	began := time.Now().Add(-time.Second)
+	if gone := h.erases(t, r, eraseReason); gone != held {
+		t.Fatalf("Erase says that %+v was there, Holds said %+v", gone, held)
+	}
+	if gone := h.erases(t, unknown, "…\n"+strings.Repeat("很", 1000)); !gone.IsEmpty() || gone.Erased != nil {
+		t.Fatalf("Erase of a token that nobody had delivered says that %+v was there", gone)
+	}
+	if err := h.close(); err != nil {
+		t.Fatalf("close: %v", err)
+	}
+	h = g.open(t, nil)
+
+	for what, held := range map[string]sinks.Holding{"Holds": h.holds(t, r), "another Erase": h.erases(t, r, "another"), "Holds after that": h.holds(t, r)} {
+		switch {
+		case !held.IsEmpty() || held.Erased == nil:
+			t.Fatalf("of an erased token, %s says %+v", what, held)
+		case held.Erased.Reason != eraseReason || held.Erased.At.Before(began) || held.Erased.At.After(time.Now().Add(time.Second)):
+			t.Fatalf("of a token erased just now because of %q, %s says %+v", eraseReason, what, *held.Erased)
+		}
+	}
+	if held := h.holds(t, unknown); held.Erased == nil || !strings.HasPrefix(held.Erased.Reason, "…") || strings.Contains(held.Erased.Reason, "\n") {
+		t.Fatalf("of a token that was erased for a long reason, Holds says %+v", held)
+	}
+}
+
+// holds asks a sink what it holds of r, and ends the check if it cannot say.
+func (h *handle) holds(t testing.TB, r *result.Result) sinks.Holding {
+	t.Helper()
+	held, err := h.keeper(t).Holds(t.Context(), keyOf(r))
+	if err != nil {
+		t.Fatalf("ask what a sink holds: %v", err)
+	}
+	return held
+}
+
+// erases erases r's token and returns what the sink says was there.
+func (h *handle) erases(t testing.TB, r *result.Result, reason string) sinks.Holding {
+	t.Helper()
+	held, err := h.keeper(t).Erase(t.Context(), keyOf(r), reason)
+	if err != nil {
+		t.Fatalf("erase a token: %v", err)
+	}
+	return held
 }
 
 // readFully reads an asset to its end.

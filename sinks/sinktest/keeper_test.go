@@ -46,9 +46,9 @@ func (s *memorySink) enter(ctx context.Context, state *tokenState) error {
 	}
 }
 
-func (s *memorySink) Erase(ctx context.Context, key sinks.Key) error {
+func (s *memorySink) Erase(ctx context.Context, key sinks.Key, reason string) (held sinks.Holding, err error) {
 	if err := s.done(ctx); err != nil {
-		return err
+		return held, err
 	}
 	if s.bug == "looks for the tombstone too early" {
 		<-s.checked.c
@@ -56,27 +56,35 @@ func (s *memorySink) Erase(ctx context.Context, key sinks.Key) error {
 	}
 	if s.bug == "erases the neighbour" {
 		for _, state := range s.tokens {
-			if err := s.erase(ctx, state); err != nil {
-				return err
+			if _, err := s.erase(ctx, state, reason); err != nil {
+				return held, err
 			}
 		}
 	}
 	state := s.stateOf(key)
 	if s.bug == "erases only what is there" && state.record == nil && !state.erased {
-		return sinks.ErrNotFound
+		return held, sinks.ErrNotFound
 	}
-	return s.erase(ctx, state)
+	return s.erase(ctx, state, reason)
 }
 
-func (s *memorySink) erase(ctx context.Context, state *tokenState) error {
+func (s *memorySink) erase(ctx context.Context, state *tokenState, reason string) (sinks.Holding, error) {
 	state.Lock()
 	defer state.Unlock()
+	held := state.holding()
 	if state.erased && s.bug == "takes a tombstone for the end" {
-		return nil
+		return held, nil
 	}
 	known := state.record != nil || state.erased
+	stone := sinks.NewTombstone(reason)
+	if s.bug == "keeps a reason as it comes" {
+		stone.Reason = reason
+	}
+	if held.Erased != nil && s.bug != "puts up a tombstone anew" {
+		stone = *held.Erased
+	}
 	steps := []func(){
-		func() { state.erased = s.bug != "leaves no tombstone" },
+		func() { state.erased, state.stone = s.bug != "leaves no tombstone", stone },
 		func() {
 			if s.bug != "erases no manifest" {
 				state.manifest = nil
@@ -105,10 +113,41 @@ func (s *memorySink) erase(ctx context.Context, state *tokenState) error {
 	}
 	for _, step := range steps {
 		if err := s.step(ctx, step); err != nil {
-			return err
+			return sinks.Holding{}, err
 		}
 	}
-	return nil
+	if s.bug == "looks at what was there when it is gone" {
+		held = state.holding()
+	}
+	return held, nil
+}
+
+func (s *memorySink) Holds(ctx context.Context, key sinks.Key) (sinks.Holding, error) {
+	if err := s.done(ctx); err != nil {
+		return sinks.Holding{}, err
+	}
+	state := s.stateOf(key)
+	state.Lock()
+	defer state.Unlock()
+	if s.bug == "holds nothing it says" {
+		return sinks.Holding{}, nil
+	}
+	return state.holding(), nil
+}
+
+// holding is what the memory holds of a locked token.
+func (t *tokenState) holding() (held sinks.Holding) {
+	if t.record != nil {
+		held.Records++
+	}
+	for _, object := range t.objects {
+		held.Assets++
+		held.Bytes += int64(len(object))
+	}
+	if t.erased {
+		held.Erased = &sinks.Tombstone{At: t.stone.At, Reason: t.stone.Reason}
+	}
+	return held
 }
 
 // tell sends the message about an erasure.

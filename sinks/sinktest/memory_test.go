@@ -60,6 +60,7 @@ type tokenState struct {
 	sync.Mutex
 	key      sinks.Key
 	erased   bool
+	stone    sinks.Tombstone
 	erasures int
 	dump     []byte
 	objects  map[string][]byte

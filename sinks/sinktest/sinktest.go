@@ -9,7 +9,7 @@
 // logged and said for personal values.
 //
 // What a sink can do beyond the least is held to sinks/keeper.go: a sinks.Eraser
-// to Erase, a sinks.Keeper to Keys and Reseal, and those that read back to giving
+// to Erase, a sinks.Keeper to Holds, Keys and Reseal, and those that read back to giving
 // back what they were given. The steps of Erase and Reseal fail, too, by way of the
 // Faults that Destination.Open is given.
 //
@@ -144,6 +144,7 @@ var checks = []check{
 	{"EraseAtEveryStep", eraseAtEveryStep},
 	{"EraseCancelledBefore", eraseCancelled},
 	{"EraseNotified", eraseNotified},
+	{"EraseReports", eraseReports},
 	{"Keys", listsKeys},
 	{"ReadBack", readsBack},
 	{"Resealed", resealed},

@@ -382,7 +382,7 @@ func TestPostgresWithoutPreparedStatements(t *testing.T) {
 			}
 			key := sinks.KeyOf(r.Product, r.Token)
 			_, err = sink.Get(t.Context(), key)
-			must(t, errors.Join(err, sink.Check(t.Context()), sink.Erase(t.Context(), key)))
+			must(t, errors.Join(err, sink.Check(t.Context()), sinktest.Erase(t.Context(), sink, key)))
 		})
 	}
 }

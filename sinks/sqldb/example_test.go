@@ -52,7 +52,7 @@ func ExampleSink() {
 		}
 	}
 	find("000000 19000101 0001")
-	if err := records.Erase(ctx, sinks.KeyOf(check.Product, check.Token)); err != nil {
+	if err := sinktest.Erase(ctx, records, sinks.KeyOf(check.Product, check.Token)); err != nil {
 		panic(err)
 	}
 	find("000000190001010001")

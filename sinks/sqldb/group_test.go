@@ -163,7 +163,7 @@ func TestPoisonInGroup(t *testing.T) {
 		d.exec(t, refuse[s.name]...)
 		sink, g := gated(t, d)
 		erased := sinktest.Archived(sinktest.Result(7))
-		must(t, d.reader.Erase(t.Context(), sinks.KeyOf(erased.Product, erased.Token)))
+		must(t, sinktest.Erase(t.Context(), d.reader, sinks.KeyOf(erased.Product, erased.Token)))
 		good := busy(t, d, sink, g)
 		for i := range 5 {
 			good = append(good, record(t, sink, sinktest.Archived(sinktest.Result(i))))
@@ -270,7 +270,7 @@ func TestRecordMeetsErase(t *testing.T) {
 
 func recordOne(sink *sqldb.Sink, r *result.Result) error { return sink.Record(context.Background(), r) }
 func eraseOne(sink *sqldb.Sink, r *result.Result) error {
-	return sink.Erase(context.Background(), sinks.KeyOf(r.Product, r.Token))
+	return sinktest.Erase(context.Background(), sink, sinks.KeyOf(r.Product, r.Token))
 }
 
 // meet holds the first call at a step, starts the second, and lets both go.
@@ -303,7 +303,7 @@ func meet(t *testing.T, d *database, held string, order [2]func(*sqldb.Sink, *re
 	if rows := d.rows(t, r.TokenHash()); rows != "" {
 		t.Errorf("an erased token has rows: %s", rows)
 	}
-	if err := d.reader.Erase(t.Context(), sinks.KeyOf(r.Product, r.Token)); err != nil {
+	if err := sinktest.Erase(t.Context(), d.reader, sinks.KeyOf(r.Product, r.Token)); err != nil {
 		t.Error(err)
 	}
 }

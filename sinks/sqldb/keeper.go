@@ -2,9 +2,9 @@ package sqldb
 
 import (
 	"context"
+	"database/sql"
 	"errors"
 	"fmt"
-	"time"
 
 	"github.com/faceid-ingest/faceid-ingest/pipeline/privacy"
 	"github.com/faceid-ingest/faceid-ingest/sinks"
@@ -13,23 +13,27 @@ import (
 // tombstone says that a token was erased.
 type tombstone struct {
 	sinks.Key
-	at time.Time
+	sinks.Tombstone
 }
 
 var erased = table[tombstone]{"erased", []column[tombstone]{
 	{hashColumn, func(t *tombstone) any { return &t.Hash }},
 	{"product", func(t *tombstone) any { return &t.Product }},
-	{"erased_at", func(t *tombstone) any { return instant(&t.at) }},
+	{"erased_at", func(t *tombstone) any { return instant(&t.At) }},
+	{"reason", func(t *tombstone) any { return text(&t.Reason) }},
 }}
 
 // Erase implements sinks.Eraser. Rows and tombstone change in one transaction. In
 // the files of SQLite what was removed is overwritten; other databases do so in
 // their own time, such as PostgreSQL's VACUUM, and their backups and logs are the
 // owner's.
-func (s *Sink) Erase(ctx context.Context, key sinks.Key) error {
-	err := s.prepare(ctx)
+func (s *Sink) Erase(ctx context.Context, key sinks.Key, reason string) (held sinks.Holding, err error) {
+	err = s.prepare(ctx)
 	if err == nil {
-		err = s.transaction(ctx, s.dialect.write, func(tx querierExecer) error { return s.erase(ctx, tx, key) })
+		err = s.transaction(ctx, s.dialect.write, func(tx querierExecer) (err error) {
+			held, err = s.erase(ctx, tx, key, reason)
+			return err
+		})
 	}
 	if err == nil && s.dialect.afterErase != nil {
 		err = s.dialect.afterErase(ctx, s.db)
@@ -38,38 +42,78 @@ func (s *Sink) Erase(ctx context.Context, key sinks.Key) error {
 		err = s.intact()
 	}
 	if err != nil {
-		return s.dialect.explain(ctx, "erase a result", err)
+		return sinks.Holding{}, s.dialect.explain(ctx, "erase a result", err)
 	}
-	return nil
+	return held, nil
 }
 
-func (s *Sink) erase(ctx context.Context, tx execer, key sinks.Key) error {
-	now := time.Now()
-	args, err := s.dialect.arguments(erased.places(&tombstone{key, now}))
+func (s *Sink) erase(ctx context.Context, tx querierExecer, key sinks.Key, reason string) (sinks.Holding, error) {
+	held, err := s.holding(ctx, tx, key, s.dialect.forUpdate)
 	if err != nil {
-		return err
+		return held, err
 	}
-	// An earlier tombstone keeps its time.
+
+	stone := tombstone{key, sinks.NewTombstone(reason)}
+	args, err := s.dialect.arguments(erased.places(&stone))
+	if err != nil {
+		return held, err
+	}
+	// An earlier tombstone keeps its time and reason.
 	end := s.dialect.onConflict(hashColumn, []string{"product"})
 	if err := insert(ctx, tx, s.dialect, erased.name, erased.names(), []row{args}, end); err != nil {
-		return err
+		return held, err
 	}
+
 	// A row that is not there cannot be locked against replace, so one is put there.
-	stub := &privacy.Record{Product: key.Product, TokenHash: key.Hash, FetchedAt: now}
+	stub := &privacy.Record{Product: key.Product, TokenHash: key.Hash, FetchedAt: stone.At}
 	if args, err = s.dialect.arguments(results.places(stub)); err != nil {
-		return err
+		return held, err
 	}
 	if err := results.replace(ctx, tx, s.dialect, []row{args}); err != nil {
-		return err
+		return held, err
 	}
+
 	for _, remove := range []func(context.Context, execer, *dialect, []any) error{
 		attempts.remove, warnings.remove, assets.remove, results.remove,
 	} {
 		if err := remove(ctx, tx, s.dialect, []any{key.Hash}); err != nil {
-			return err
+			return held, err
 		}
 	}
-	return nil
+	return held, nil
+}
+
+// Holds implements sinks.Keeper. It knows nothing of the room that rows take.
+func (s *Sink) Holds(ctx context.Context, key sinks.Key) (held sinks.Holding, err error) {
+	if err = s.prepare(ctx); err == nil {
+		err = s.transaction(ctx, s.dialect.read, func(tx querierExecer) (err error) {
+			held, err = s.holding(ctx, tx, key, "")
+			return err
+		})
+	}
+	if err != nil {
+		return sinks.Holding{}, s.dialect.explain(ctx, "look for a result", err)
+	}
+	return held, nil
+}
+
+// holding looks what there is of a token; end is what follows the condition for the
+// row of its result.
+func (s *Sink) holding(ctx context.Context, tx querier, key sinks.Key, end string) (held sinks.Holding, err error) {
+	stone, err := erased.one(ctx, tx, s.dialect, key.Hash, "")
+	switch {
+	case err == nil:
+		held.Erased = &stone.Tombstone
+	case !errors.Is(err, sql.ErrNoRows):
+		return held, err
+	}
+
+	query := "SELECT 1 FROM " + results.name + " WHERE " + hashColumn + " = " + s.dialect.placeholder(1) + end
+	err = tx.QueryRowContext(ctx, query, key.Hash).Scan(&held.Records)
+	if errors.Is(err, sql.ErrNoRows) {
+		err = nil
+	}
+	return held, err
 }
 
 // Get implements sinks.RecordKeeper.

@@ -73,7 +73,7 @@ func TestDumpHoldsNoSecrets(t *testing.T) {
 			must(t, sink.Record(t.Context(), r))
 			secrets = append(secrets, sinktest.Secrets(seed)...)
 			if seed%3 == 0 {
-				must(t, sink.Erase(t.Context(), sinks.KeyOf(r.Product, r.Token)))
+				must(t, sinktest.Erase(t.Context(), sink, sinks.KeyOf(r.Product, r.Token)))
 			}
 		}
 		dump := programDump(t, d)
@@ -124,7 +124,7 @@ func TestErasedIsOverwritten(t *testing.T) {
 	if path := d.cfg.(*sqldb.SQLite).Path; !strings.Contains(string(dumpFiles(t, path)), sinktest.Secrets(1)[0]) {
 		t.Fatal("the value is not found while it is there")
 	}
-	must(t, sink.Erase(t.Context(), sinks.KeyOf(r.Product, r.Token)))
+	must(t, sinktest.Erase(t.Context(), sink, sinks.KeyOf(r.Product, r.Token)))
 	dump := string(dumpFiles(t, d.cfg.(*sqldb.SQLite).Path))
 	for _, secret := range sinktest.Secrets(1) {
 		if strings.Contains(dump, secret) {

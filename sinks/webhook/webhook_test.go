@@ -88,7 +88,7 @@ func TestErase(t *testing.T) {
 	defer func() { must(t, sink.Close(t.Context())) }()
 	key := sinks.KeyOf(result.EID, "TOKEN-1")
 	for range 2 {
-		must(t, sink.(sinks.Eraser).Erase(t.Context(), key))
+		must(t, sinktest.Erase(t.Context(), sink, key))
 	}
 	var event notice.Event
 	must(t, json.Unmarshal(rec.messages[0].Body, &event))
@@ -97,7 +97,7 @@ func TestErase(t *testing.T) {
 		t.Errorf("got %s", rec.messages[0].Body)
 	}
 	rec.answers(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusInternalServerError) })
-	if err := sink.(sinks.Eraser).Erase(t.Context(), key); err == nil || !strings.Contains(err.Error(), "500") {
+	if err := sinktest.Erase(t.Context(), sink, key); err == nil || !strings.Contains(err.Error(), "500") {
 		t.Errorf("got %v", err)
 	}
 }
