@@ -80,17 +80,29 @@ func (o openEvent) finished(e *entry, names []string) bool {
 // scanLane visits the events of an account's lane that may be open: those behind
 // the last one before which all are done. What is malformed is left out.
 func scanLane(ctx context.Context, js jetstream.JetStream, account string, lane event.Lane, visit func(openEvent)) error {
-	consumer, err := js.Consumer(ctx, lane.Stream(), event.ConsumerName(account, lane))
-	if errors.Is(err, jetstream.ErrConsumerNotFound) || errors.Is(err, jetstream.ErrStreamNotFound) {
+	stream, err := js.Stream(ctx, lane.Stream())
+	if errors.Is(err, jetstream.ErrStreamNotFound) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("look at stream %s: %w", lane.Stream(), err)
+	}
+
+	consumer, err := stream.Consumer(ctx, event.ConsumerName(account, lane))
+	if errors.Is(err, jetstream.ErrConsumerNotFound) {
 		return nil
 	}
 	if err != nil {
 		return fmt.Errorf("look at consumer %s: %w", event.ConsumerName(account, lane), err)
 	}
+
 	info := consumer.CachedInfo()
 	if info.NumPending == 0 && info.NumAckPending == 0 {
-		return nil
+		if fresh, err := uncounted(ctx, stream, account, lane, info); err != nil || !fresh {
+			return err
+		}
 	}
+
 	return event.Scan(ctx, js, lane.Stream(), info.AckFloor.Stream+1, []string{event.LaneSubjects(account, lane)}, func(msg jetstream.Msg, meta *jetstream.MsgMetadata) error {
 		if one, ok := readOpen(msg, meta, lane); ok {
 			one.delivered = meta.Sequence.Stream <= info.Delivered.Stream

@@ -49,6 +49,7 @@ func (b *bench) parked(want int) {
 // A sink is down for longer than Tencent keeps a result: what was pulled meanwhile
 // is delivered all the same, from parking.
 func TestSinkDownForTheWholeRetention(t *testing.T) {
+	t.Parallel()
 	b := newBench(t)
 	var now clock
 	b.cfg.Now = now.now
@@ -112,6 +113,7 @@ func (b *bench) gone(name string) {
 
 // The bytes that come from parking are those that went in.
 func TestParkedBytes(t *testing.T) {
+	t.Parallel()
 	b := newBench(t)
 	var up atomic.Bool
 	var bodies sync.Map
@@ -156,6 +158,7 @@ func (s *contentSink) Archive(_ context.Context, r *result.Result) ([]sinks.Rece
 // What a sink refuses is kept, so that it can be retried when the sink is mended,
 // whatever the API says by then.
 func TestRefusedResultsCanBeRetried(t *testing.T) {
+	t.Parallel()
 	b := newBench(t)
 	var mended atomic.Bool
 	b.record.fail = func(string, int) error {
@@ -193,6 +196,7 @@ func TestRefusedResultsCanBeRetried(t *testing.T) {
 
 // Even the ledger may have forgotten that a result is parked.
 func TestParkedResultOfAForgottenToken(t *testing.T) {
+	t.Parallel()
 	b := newBench(t)
 	var mended atomic.Bool
 	b.record.fail = func(string, int) error {
@@ -222,6 +226,7 @@ func TestParkedResultOfAForgottenToken(t *testing.T) {
 
 // A parking that fills up leaves its room to the results that are deleted first.
 func TestParkingFillsUp(t *testing.T) {
+	t.Parallel()
 	b := newBench(t)
 	b.parkingConfig.Quota = 64 << 10
 	var up atomic.Bool
@@ -260,8 +265,10 @@ func TestParkingFillsUp(t *testing.T) {
 // One account in arrears, with a thousand events: nobody else notices, hardly a
 // call is made, and when it is paid all of them are ingested.
 func TestAccountInArrears(t *testing.T) {
+	t.Parallel()
 	b := newBench(t)
 	b.accounts = []string{"main", "other"}
+	b.cfg.Retry.ProbeFirst, b.cfg.Retry.ProbeMax = 100*time.Millisecond, time.Second
 	var paid atomic.Bool
 	var refused, early atomic.Int64
 	b.api.answer = func(_ context.Context, token string, _ int) error {
@@ -341,6 +348,7 @@ func (b *bench) isPaused(account string) bool {
 // The worker that pauses an account stops: the consumers go on, and another worker
 // takes over.
 func TestPausedAccountOutlivesItsWorker(t *testing.T) {
+	t.Parallel()
 	b := newBench(t)
 	var paid atomic.Bool
 	b.api.answer = func(context.Context, string, int) error {
@@ -363,6 +371,7 @@ func TestPausedAccountOutlivesItsWorker(t *testing.T) {
 
 // Retries end by time and not by a count, also past those that make an event suspicious.
 func TestRetriesDoNotEndByCount(t *testing.T) {
+	t.Parallel()
 	b := newBench(t)
 	const failures = 200
 	b.cfg.Retry.InPlace = 0
@@ -444,6 +453,7 @@ func (b *bench) limit(name string, messages int64) {
 // An event that ends worker after worker becomes a dead letter, and can be retried. It
 // is not given up as long as the workers may have died of something else.
 func TestCrashLoop(t *testing.T) {
+	t.Parallel()
 	const subject, body = "faceid.completed.main.enhanced", `{"token":"T-1","rule_id":"1"}`
 	for _, tt := range []struct {
 		name       string
@@ -453,6 +463,7 @@ func TestCrashLoop(t *testing.T) {
 		{"only the server sees it", event.MaxDeliveries},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
 			b := newBench(t)
 			b.publish("T-1")
 			b.crashing(tt.deliveries)
@@ -490,6 +501,7 @@ func TestCrashLoop(t *testing.T) {
 // Events that have to wait while their stream takes no new ones are tried on, however
 // often: nothing says that they ended a worker.
 func TestRetriesWhileTheStreamIsFull(t *testing.T) {
+	t.Parallel()
 	b := newBench(t)
 	b.cfg.Retry.InPlace = 0
 	var calls atomic.Int64
@@ -520,6 +532,7 @@ func TestRetriesWhileTheStreamIsFull(t *testing.T) {
 
 // The same for dead letters that cannot be stored: they say why the event was given up.
 func TestDeadLettersWhileTheirStreamIsFull(t *testing.T) {
+	t.Parallel()
 	b := newBench(t)
 	b.cfg.Retry.InPlace = 0
 	var calls atomic.Int64
@@ -546,6 +559,7 @@ func TestDeadLettersWhileTheirStreamIsFull(t *testing.T) {
 // What may end workers is kept apart from what was only held along with it, for a random
 // time, which is short where the result goes soon.
 func TestSuspectsAreKeptApart(t *testing.T) {
+	t.Parallel()
 	b := newBench(t)
 	b.cfg.Retry.Apart = 6 * time.Minute
 	for _, left := range []time.Duration{70 * time.Hour, 20 * time.Minute} {
@@ -572,6 +586,7 @@ func TestSuspectsAreKeptApart(t *testing.T) {
 
 // A worker that can say what becomes of an event takes the suspicion from it at once.
 func TestSuspicionEnds(t *testing.T) {
+	t.Parallel()
 	b := newBench(t)
 	b.cfg.Retry.InPlace = 0
 	var mended atomic.Bool
@@ -604,6 +619,7 @@ func TestSuspicionEnds(t *testing.T) {
 
 // An advisory that somebody made up moves nothing.
 func TestForgedAdvisory(t *testing.T) {
+	t.Parallel()
 	b := newBench(t)
 	var paid atomic.Bool
 	b.api.answer = func(context.Context, string, int) error {
@@ -642,6 +658,7 @@ func TestForgedAdvisory(t *testing.T) {
 // A machine that is refused alone does not keep what is urgent from the others, to try
 // the account with.
 func TestUrgentEventsLeaveARefusedMachine(t *testing.T) {
+	t.Parallel()
 	b := newBench(t)
 	b.cfg.Retry.ProbeFirst, b.cfg.Retry.ProbeMax = time.Second, time.Hour
 	healthy := b.api
@@ -661,6 +678,7 @@ func TestUrgentEventsLeaveARefusedMachine(t *testing.T) {
 
 // What is wrong with one machine stops that one, and the others do its work.
 func TestTroubleOfOneMachine(t *testing.T) {
+	t.Parallel()
 	b := newBench(t)
 	wrongClock := &faceid.Error{Class: faceid.AccountTrouble, Code: "AuthFailure.SignatureExpire", Err: errors.New("clock")}
 	refused := &api{answer: func(context.Context, string, int) error { return wrongClock }}
@@ -694,6 +712,7 @@ func TestTroubleOfOneMachine(t *testing.T) {
 
 // Backfill that waits in a worker until its deadline is near goes before live events.
 func TestHeldBackfillBecomesUrgent(t *testing.T) {
+	t.Parallel()
 	b := newBench(t)
 	b.cfg.Slots = 1
 	var now clock
@@ -725,13 +744,7 @@ func TestHeldBackfillBecomesUrgent(t *testing.T) {
 	if _, err := b.publisher.Publish(t.Context(), event.Backfill, "main", result.Enhanced, old, nil); err != nil {
 		t.Fatal(err)
 	}
-	b.until("both are held", func() bool {
-		status, err := pipeline.ReadStatus(t.Context(), b.js, b.accounts)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return status.Lanes[0].Held == 2 && status.Lanes[1].Held == 1
-	})
+	b.until("both wait for the slot", func() bool { return b.worker.Queued("main") == 2 })
 	now.advance(66 * time.Hour)
 	close(turn)
 	b.until("all are ingested", func() bool { return b.notify.total("") == 3 })
@@ -743,6 +756,7 @@ func TestHeldBackfillBecomesUrgent(t *testing.T) {
 
 // The ledger remembers what a parked result is still needed for as long as it waits.
 func TestLedgerOfParkedResultsIsKept(t *testing.T) {
+	t.Parallel()
 	b := newBench(t)
 	var now clock
 	b.cfg.Now = now.now
@@ -800,6 +814,7 @@ func TestLedgerOfParkedResultsIsKept(t *testing.T) {
 // An event that asks for all to be done once more is open until that is done, whatever
 // was done before.
 func TestDeadlineOfAnAgainEvent(t *testing.T) {
+	t.Parallel()
 	b := newBench(t)
 	b.publish("T-1")
 	b.start()
@@ -831,6 +846,7 @@ func TestDeadlineOfAnAgainEvent(t *testing.T) {
 // An event that asks for all to be done once more and is put on the stream anew, of which
 // both messages are left: that is done once.
 func TestAgainIsDoneOnce(t *testing.T) {
+	t.Parallel()
 	b := newBench(t)
 	b.publish("T-1")
 	b.start()
@@ -857,6 +873,7 @@ func TestAgainIsDoneOnce(t *testing.T) {
 // The server's clock is set back: an event that asks for all to be done once more is not
 // taken for an earlier one.
 func TestAgainAfterTheClockWasSetBack(t *testing.T) {
+	t.Parallel()
 	b := newBench(t)
 	b.publish("T-1")
 	b.start()
@@ -891,15 +908,22 @@ func TestAgainAfterTheClockWasSetBack(t *testing.T) {
 
 // With a backlog, what is deleted first is pulled first, wherever it lies.
 func TestNearestDeadlineFirst(t *testing.T) {
+	t.Parallel()
 	b := newBench(t)
 	b.cfg.Slots = 1
 	var mu sync.Mutex
 	var order []string
-	b.api.answer = func(_ context.Context, token string, _ int) error {
+	looked := make(chan struct{})
+	b.api.answer = func(ctx context.Context, token string, _ int) error {
 		mu.Lock()
-		defer mu.Unlock()
 		order = append(order, token)
-		return nil
+		mu.Unlock()
+		select {
+		case <-looked:
+			return nil
+		case <-ctx.Done():
+			return ctx.Err()
+		}
 	}
 	const backlog = 300
 	for i := range backlog {
@@ -909,6 +933,9 @@ func TestNearestDeadlineFirst(t *testing.T) {
 		b.publishEvent(event.Event{Token: fmt.Sprintf("SOON-%d", i), RuleID: "1", IssuedAt: time.Now().Add(left - 72*time.Hour)})
 	}
 	b.start()
+	// However long the worker takes to find out what is deleted first.
+	b.until("one is in work, the next one waits, and one of those that are deleted first", func() bool { return b.worker.Queued("main") == 2 })
+	close(looked)
 	b.until("all are ingested", func() bool { return b.notify.total("") == backlog+3 })
 	b.idle()
 	mu.Lock()
@@ -932,6 +959,7 @@ func TestNearestDeadlineFirst(t *testing.T) {
 
 // Two workers on one stream share the work and do nothing twice.
 func TestTwoWorkers(t *testing.T) {
+	t.Parallel()
 	b := newBench(t)
 	var tokens []string
 	for i := range 200 {
@@ -952,6 +980,7 @@ func TestTwoWorkers(t *testing.T) {
 
 // The sum of what two events of one token did at the same time is in the ledger.
 func TestTwoEventsOfOneTokenAtOnce(t *testing.T) {
+	t.Parallel()
 	b := newBench(t)
 	for range 8 {
 		b.raw("faceid.completed.main.enhanced", `{"token":"T-1","rule_id":"1"}`)

@@ -254,6 +254,21 @@ func readStrangers(ctx context.Context, js jetstream.JetStream, accounts []strin
 	return strangers, nil
 }
 
+// uncounted reports whether a stream has an event of a lane that its consumer, as it was
+// before, does not know of: the server counts an event for the consumers a moment after it
+// has confirmed it. Without this look an event that is put on its stream anew would seem
+// to be done in that moment.
+func uncounted(ctx context.Context, stream jetstream.Stream, account string, name event.Lane, before *jetstream.ConsumerInfo) (bool, error) {
+	last, err := stream.GetLastMsgForSubject(ctx, event.LaneSubjects(account, name))
+	if errors.Is(err, jetstream.ErrMsgNotFound) {
+		return false, nil
+	}
+	if err != nil {
+		return false, fmt.Errorf("look at the last event of account %s: %w", account, err)
+	}
+	return last.Sequence > before.Delivered.Stream, nil
+}
+
 func readLane(ctx context.Context, js jetstream.JetStream, account string, name event.Lane) (LaneStatus, error) {
 	lane := LaneStatus{Account: account, Lane: name}
 	stream, err := js.Stream(ctx, name.Stream())
@@ -281,7 +296,11 @@ func readLane(ctx context.Context, js jetstream.JetStream, account string, name 
 	info := consumer.CachedInfo()
 	lane.Waiting, lane.Held, lane.Redelivered = info.NumPending, info.NumAckPending, info.NumRedelivered
 	if lane.Waiting == 0 && lane.Held == 0 {
-		return lane, nil
+		fresh, err := uncounted(ctx, stream, account, name, info)
+		if err != nil || !fresh {
+			return lane, err
+		}
+		lane.Waiting = 1
 	}
 	// Everything up to the ack floor is done, so the oldest open event is the
 	// next one of this lane after it.

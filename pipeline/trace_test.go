@@ -21,6 +21,7 @@ import (
 // A result that is parked stays in the trace of its publisher until its sink has it,
 // and no text of an error gets into a span.
 func TestTraceOfAParkedResult(t *testing.T) {
+	t.Parallel()
 	const traceID = "0af7651916cd43dd8448eb211c80319c"
 	spans := tracetest.NewSpanRecorder()
 	provider := sdktrace.NewTracerProvider(sdktrace.WithSpanProcessor(spans))

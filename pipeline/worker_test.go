@@ -32,11 +32,11 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// quick are waits that tests can afford.
+// quick are waits that tests can afford. The ack wait is none of them: on a busy machine
+// a short one would pass, and events come a second time.
 func quick() pipeline.Config {
 	cfg := pipeline.DefaultConfig()
 	cfg.Slots = 4
-	cfg.AckWait = time.Second
 	cfg.ShutdownGrace = 10 * time.Second
 	cfg.Retry = pipeline.Retry{
 		InPlaceFirst: time.Millisecond, InPlaceMax: 2 * time.Millisecond, InPlace: 10 * time.Millisecond,
@@ -231,7 +231,10 @@ type bench struct {
 	tracing      trace.TracerProvider
 	metrics      *telemetry.Metrics
 	log          lockedBuffer
-	stop         func()
+	// worker is the last that was started. cancel tells it to stop, stop waits for that, too.
+	worker *pipeline.Worker
+	cancel context.CancelFunc
+	stop   func()
 
 	parkingConfig parking.Config
 }
@@ -300,6 +303,7 @@ func (b *bench) start() {
 		b.t.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
+	b.worker, b.cancel = w, cancel
 	done := make(chan error, 1)
 	go func() { done <- w.Run(ctx) }()
 	b.stop = sync.OnceFunc(func() {
@@ -384,6 +388,16 @@ func (b *bench) settled() {
 	})
 }
 
+// requests returns how many requests for live events are open at the server.
+func (b *bench) requests() int {
+	b.t.Helper()
+	consumer, err := b.js.Consumer(b.t.Context(), event.Stream, event.ConsumerName("main", event.Live))
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	return consumer.CachedInfo().NumWaiting
+}
+
 func (b *bench) dead() []event.DeadLetter {
 	b.t.Helper()
 	var letters []event.DeadLetter
@@ -398,6 +412,7 @@ func (b *bench) dead() []event.DeadLetter {
 }
 
 func TestEveryEventReachesEverySinkOnce(t *testing.T) {
+	t.Parallel()
 	b := newBench(t)
 	var tokens []string
 	for i := range 50 {
@@ -420,6 +435,7 @@ func TestEveryEventReachesEverySinkOnce(t *testing.T) {
 }
 
 func TestFaultsThatPass(t *testing.T) {
+	t.Parallel()
 	transient := &faceid.Error{Class: faceid.Transient, Err: errors.New("reset")}
 	tests := []struct {
 		name string
@@ -476,6 +492,7 @@ func TestFaultsThatPass(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
 			b := newBench(t)
 			tt.set(b)
 			b.publish("T-1")
@@ -495,6 +512,7 @@ func TestFaultsThatPass(t *testing.T) {
 // A sink that fails is tried again alone: what the others did is not repeated
 // while tries in place last.
 func TestOneSinksFaultDoesNotRepeatAnothers(t *testing.T) {
+	t.Parallel()
 	b := newBench(t)
 	b.cfg.Retry.InPlace = 20 * time.Second
 	b.record.fail = func(_ string, n int) error {
@@ -514,6 +532,7 @@ func TestOneSinksFaultDoesNotRepeatAnothers(t *testing.T) {
 // The same over redeliveries: the ledger remembers what was done, and with which
 // receipts.
 func TestLedgerSparesSinksOverRedeliveries(t *testing.T) {
+	t.Parallel()
 	b := newBench(t)
 	b.notify.fail = func(_ string, n int) error {
 		if n < 20 {
@@ -535,6 +554,7 @@ func TestLedgerSparesSinksOverRedeliveries(t *testing.T) {
 
 // An answer that differs from the one sinks were given before is for all of them.
 func TestLedgerForgetsAnotherAnswer(t *testing.T) {
+	t.Parallel()
 	b := newBench(t)
 	b.api.varies = true
 	b.cfg.Retry.InPlace = 0
@@ -555,6 +575,7 @@ func TestLedgerForgetsAnotherAnswer(t *testing.T) {
 
 // A second event of a token costs nothing, unless it asks for all of it again.
 func TestKnownTokens(t *testing.T) {
+	t.Parallel()
 	b := newBench(t)
 	b.publish("T-1")
 	b.start()
@@ -640,6 +661,7 @@ func (e *erasable) Erase(_ context.Context, key sinks.Key) error {
 
 // An erased token ends its event, and later stages never see it.
 func TestErasedTokens(t *testing.T) {
+	t.Parallel()
 	b := newBench(t)
 	// The erasure has not reached a first archive yet, and fails there once.
 	first := &erasable{sink: &sink{name: "first"}, failures: 1}
@@ -662,11 +684,13 @@ func inTwentyMinutes() time.Time { return time.Now().Add(20 * time.Minute) }
 
 // The clock or time zone of who published an event may be wrong.
 func TestNoEventIsGivenUpAtOnce(t *testing.T) {
+	t.Parallel()
 	for name, err := range map[string]*faceid.Error{
 		"not finished": {Class: faceid.NotReady, Err: faceid.ErrNotFinished},
 		"down":         {Class: faceid.Transient, Err: errors.New("down")},
 	} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			b := newBench(t)
 			b.api.answer = func(_ context.Context, _ string, n int) error {
 				if n < 12 {
@@ -687,6 +711,7 @@ func TestNoEventIsGivenUpAtOnce(t *testing.T) {
 // One account whose calls hang holds nobody else, and a backfill that hangs
 // leaves room for live events.
 func TestSlotsAreNotShared(t *testing.T) {
+	t.Parallel()
 	b := newBench(t)
 	hang := make(chan struct{})
 	var hanging atomic.Int64
@@ -723,6 +748,7 @@ func TestSlotsAreNotShared(t *testing.T) {
 
 // An event of an account that nobody has is not lost without a word.
 func TestStrangersAreTold(t *testing.T) {
+	t.Parallel()
 	b := newBench(t)
 	b.raw("faceid.completed.mian.enhanced", `{"token":"T-1"}`)
 	b.raw("faceid.parked.gone.enhanced", `{"token":"T-1"}`)
@@ -738,6 +764,7 @@ func TestStrangersAreTold(t *testing.T) {
 
 // Somebody deletes the consumer under a running worker.
 func TestDeletedConsumerIsMadeAgain(t *testing.T) {
+	t.Parallel()
 	b := newBench(t)
 	b.publish("T-1")
 	b.start()
@@ -750,6 +777,7 @@ func TestDeletedConsumerIsMadeAgain(t *testing.T) {
 }
 
 func TestDeadLetters(t *testing.T) {
+	t.Parallel()
 	past := time.Now().Add(-100 * time.Hour)
 	tests := []struct {
 		name   string
@@ -788,6 +816,7 @@ func TestDeadLetters(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
 			b := newBench(t)
 			tt.set(b)
 			b.start()
@@ -811,6 +840,7 @@ func TestDeadLetters(t *testing.T) {
 // An old event whose result is still there is ingested: only a failed last try
 // makes a dead letter.
 func TestPastTheDeadlineThereIsOneLastTry(t *testing.T) {
+	t.Parallel()
 	b := newBench(t)
 	b.publishEvent(event.Event{Token: "T-1", RuleID: "1", IssuedAt: time.Now().Add(-100 * time.Hour)})
 	b.start()
@@ -822,6 +852,7 @@ func TestPastTheDeadlineThereIsOneLastTry(t *testing.T) {
 
 // What takes longer than the ack wait is not delivered to somebody else.
 func TestHeartbeatsKeepSlowEvents(t *testing.T) {
+	t.Parallel()
 	b := newBench(t)
 	release := make(chan struct{})
 	b.api.answer = func(ctx context.Context, _ string, _ int) error {
@@ -832,7 +863,7 @@ func TestHeartbeatsKeepSlowEvents(t *testing.T) {
 			return &faceid.Error{Class: faceid.Canceled, Err: ctx.Err()}
 		}
 	}
-	b.cfg.Slots = 1
+	b.cfg.Slots, b.cfg.AckWait = 1, 5*time.Second
 	b.publish("T-1", "T-2") // one in work, one fetched ahead
 	b.start()
 	b.until("the first event is in work", func() bool { return b.api.count("T-1")+b.api.count("T-2") == 1 })
@@ -846,32 +877,38 @@ func TestHeartbeatsKeepSlowEvents(t *testing.T) {
 }
 
 func TestShutdown(t *testing.T) {
+	t.Parallel()
 	t.Run("lets events in work finish", func(t *testing.T) {
+		t.Parallel()
 		b := newBench(t)
 		entered, release := make(chan struct{}), make(chan struct{})
-		b.api.answer = func(context.Context, string, int) error {
+		b.api.answer = func(ctx context.Context, _ string, _ int) error {
 			close(entered)
-			<-release
-			return nil
+			select {
+			case <-release:
+				return nil
+			case <-ctx.Done():
+				return ctx.Err()
+			}
 		}
 		b.publish("T-1")
 		b.start()
 		<-entered
-		stopped := make(chan struct{})
-		go func() {
-			defer close(stopped)
-			b.halt()
-		}()
+
+		b.cancel()
+		b.until("the worker asks for no more events", func() bool { return b.requests() == 0 })
 		close(release)
-		<-stopped
+		b.halt()
+
 		if !b.notify.has("T-1") {
 			t.Error("the event in work was dropped")
 		}
 		b.idle()
 	})
 	t.Run("hands back what does not finish", func(t *testing.T) {
+		t.Parallel()
 		b := newBench(t)
-		b.cfg.Slots = 1
+		b.cfg.Slots, b.cfg.AckWait = 1, time.Hour // what is not handed back would be missed
 		b.cfg.ShutdownGrace = 10 * time.Millisecond
 		entered := make(chan struct{}, 10)
 		b.api.answer = func(ctx context.Context, _ string, _ int) error {
@@ -884,7 +921,6 @@ func TestShutdown(t *testing.T) {
 		<-entered
 		b.halt()
 		b.api.answer = nil
-		b.cfg.AckWait = time.Minute // the next worker gets them without waiting for it
 		b.start()
 		b.idle()
 		for _, token := range []string{"T-1", "T-2", "T-3"} {
@@ -897,6 +933,7 @@ func TestShutdown(t *testing.T) {
 
 // A fault of a sink that hits a thousand events makes a few lines, not thousands.
 func TestTroubleIsLoggedOnce(t *testing.T) {
+	t.Parallel()
 	b := newBench(t)
 	var calls atomic.Int64
 	b.record.fail = func(string, int) error {
@@ -923,6 +960,7 @@ func TestTroubleIsLoggedOnce(t *testing.T) {
 }
 
 func TestStatus(t *testing.T) {
+	t.Parallel()
 	b := newBench(t)
 	status := func() pipeline.Status {
 		s, err := pipeline.ReadStatus(t.Context(), b.js, []string{"main"})
@@ -956,6 +994,7 @@ func TestStatus(t *testing.T) {
 }
 
 func TestNewSaysWhatIsWrong(t *testing.T) {
+	t.Parallel()
 	b := newBench(t)
 	for name, deps := range map[string]pipeline.Deps{
 		"no sink keeps anything": {Sinks: []sinks.Sink{notify{b.notify}}},
