@@ -40,6 +40,8 @@ var (
 	// ErrErased means that a token was erased: the sink stores nothing of it
 	// any more. Its class is ClassErased.
 	ErrErased = errors.New("the result was erased")
+	// ErrOtherKeyring means that a sink notes another keyring than the one given.
+	ErrOtherKeyring = errors.New("another keyring is noted there")
 )
 
 // Tombstone says that a token was erased.
@@ -114,6 +116,18 @@ type Keeper interface {
 	// active key, and tells whether that changed anything. It stores the new form
 	// before the old one goes. The error is ErrNotFound if nothing is there.
 	Reseal(ctx context.Context, key Key) (changed bool, err error)
+	// KeyUse returns how many values or assets of a token the sink holds sealed, by
+	// the id of the sealing key, as they say it themselves. The error is ErrNotFound if
+	// nothing is there.
+	KeyUse(ctx context.Context, key Key) (map[string]int, error)
+	// Keyring returns what the sink notes of the keyring that seals what it holds; the
+	// zero Mark if it notes nothing yet. It changes nothing.
+	Keyring(ctx context.Context) (privacy.Mark, error)
+	// MarkKeyring notes a keyring where none is noted, or in place of a mark with the
+	// same fingerprint or the fingerprint instead, which may be empty. Of another
+	// keyring the mark stays, and the error is ErrOtherKeyring. Of several first
+	// marks at once, one wins.
+	MarkKeyring(ctx context.Context, mark privacy.Mark, instead string) error
 }
 
 // ArchiveKeeper is an Archiver whose assets can be read back.

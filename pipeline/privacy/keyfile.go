@@ -21,6 +21,9 @@ const (
 	maxKeyring = 1 << 20
 )
 
+// ErrKeyringDamaged means that a keyring file is not what was written.
+var ErrKeyringDamaged = errors.New("damaged")
+
 // keyringFile is the JSON of a keyring file.
 type keyringFile struct {
 	Version  int       `json:"version"`
@@ -148,6 +151,9 @@ func parseKeyring(data []byte) (*keyset, error) {
 }
 
 func versionOf(data []byte) (int, error) {
+	if len(bytes.TrimSpace(data)) == 0 {
+		return 0, fmt.Errorf("%w: it is empty", ErrKeyringDamaged)
+	}
 	if len(data) > maxKeyring {
 		return 0, fmt.Errorf("larger than %d bytes", maxKeyring)
 	}
@@ -172,9 +178,9 @@ func decodeStrictly(data []byte, to any, version int) error {
 func describeJSON(err error, version int) error {
 	var syntax *json.SyntaxError
 	if errors.As(err, &syntax) {
-		return fmt.Errorf("damaged: not JSON at byte %d", syntax.Offset)
+		return fmt.Errorf("%w: not JSON at byte %d", ErrKeyringDamaged, syntax.Offset)
 	}
-	return fmt.Errorf("damaged: its fields are not those of version %d", version)
+	return fmt.Errorf("%w: its fields are not those of version %d", ErrKeyringDamaged, version)
 }
 
 func (f keyringFile) keyset() (*keyset, error) {
@@ -182,29 +188,29 @@ func (f keyringFile) keyset() (*keyset, error) {
 	for i, k := range f.Keys {
 		key, err := k.open()
 		if err != nil {
-			return nil, fmt.Errorf("damaged: keys[%d]: %w", i, err)
+			return nil, fmt.Errorf("%w: keys[%d]: %w", ErrKeyringDamaged, i, err)
 		}
 		if _, twice := set.find(k.ID); twice {
-			return nil, fmt.Errorf("damaged: key %s is there twice", k.ID)
+			return nil, fmt.Errorf("%w: key %s is there twice", ErrKeyringDamaged, k.ID)
 		}
 		sealing := sealingKey{id: k.ID, created: k.Created.UTC(), key: key}
 		switch {
 		case k.State == Retired:
 			set.retired = append(set.retired, sealing)
 		case k.State != Active:
-			return nil, fmt.Errorf("damaged: key %s is neither active nor retired", k.ID)
+			return nil, fmt.Errorf("%w: key %s is neither active nor retired", ErrKeyringDamaged, k.ID)
 		case set.active.id != "":
-			return nil, fmt.Errorf("damaged: keys %s and %s are both active", set.active.id, k.ID)
+			return nil, fmt.Errorf("%w: keys %s and %s are both active", ErrKeyringDamaged, set.active.id, k.ID)
 		default:
 			set.active = sealing
 		}
 	}
 	if set.active.id == "" {
-		return nil, errors.New("damaged: no key is active")
+		return nil, fmt.Errorf("%w: no key is active", ErrKeyringDamaged)
 	}
 	key, err := f.IndexKey.open()
 	if err != nil {
-		return nil, fmt.Errorf("damaged: index_key: %w", err)
+		return nil, fmt.Errorf("%w: index_key: %w", ErrKeyringDamaged, err)
 	}
 	set.index, set.indexCreated = indexKey{id: f.IndexKey.ID, key: key}, f.IndexKey.Created.UTC()
 	return set, nil

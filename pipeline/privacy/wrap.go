@@ -131,11 +131,11 @@ func (w *wrapping) seal(plain []byte) ([]byte, error) {
 // open returns the JSON of a keyring.
 func (w *wrapping) open(file wrappedFile) ([]byte, error) {
 	if len(file.Keyring) < nonceSize+tagSize {
-		return nil, errors.New("damaged: it is cut off")
+		return nil, fmt.Errorf("%w: it is cut off", ErrKeyringDamaged)
 	}
 	plain, err := w.aead().Open(nil, file.Keyring[:nonceSize], file.Keyring[nonceSize:], w.associated())
 	if err != nil {
-		return nil, errors.New("damaged: it was altered, or its key is another")
+		return nil, fmt.Errorf("%w: it was altered, or its key is another", ErrKeyringDamaged)
 	}
 	return plain, nil
 }

@@ -268,6 +268,48 @@ func (s *memorySink) resealed(rec *privacy.Record) (*privacy.Record, bool, error
 	return &c, some, problem
 }
 
+func (s *memorySink) KeyUse(ctx context.Context, key sinks.Key) (map[string]int, error) {
+	state, err := s.whole(ctx, key)
+	if err != nil {
+		return nil, err
+	}
+	defer state.Unlock()
+	use := s.env.Policy.KeyUse(state.record)
+	if s.bug == "counts the active key" {
+		fresh, _, err := s.resealed(state.record)
+		if err != nil {
+			return nil, err
+		}
+		use = s.env.Policy.KeyUse(fresh)
+	}
+	return use, nil
+}
+
+func (s *memorySink) Keyring(ctx context.Context) (privacy.Mark, error) {
+	if err := s.done(ctx); err != nil {
+		return privacy.Mark{}, err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.mark, nil
+}
+
+func (s *memorySink) MarkKeyring(ctx context.Context, mark privacy.Mark, instead string) error {
+	if err := s.done(ctx); err != nil {
+		return err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	there := s.mark.Fingerprint
+	if there != "" && there != mark.Fingerprint && there != instead && s.bug != "takes any keyring" {
+		return sinks.ErrOtherKeyring
+	}
+	if s.bug != "forgets the keyring" {
+		s.mark = mark
+	}
+	return nil
+}
+
 func (s *memorySink) Manifest(ctx context.Context, key sinks.Key) ([]sinks.Receipt, error) {
 	state, err := s.whole(ctx, key)
 	if err != nil {

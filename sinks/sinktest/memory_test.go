@@ -33,6 +33,7 @@ type memory struct {
 	arrived int
 	second  chan struct{}
 	junk    int
+	mark    privacy.Mark
 	// checked is done when a delivery has seen that its token is not erased,
 	// erased when two calls of Erase are over.
 	checked, erased signal

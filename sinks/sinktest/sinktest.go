@@ -9,9 +9,9 @@
 // logged and said for personal values.
 //
 // What a sink can do beyond the least is held to sinks/keeper.go: a sinks.Eraser
-// to Erase, a sinks.Keeper to Holds, Keys and Reseal, and those that read back to giving
-// back what they were given. The steps of Erase and Reseal fail, too, by way of the
-// Faults that Destination.Open is given.
+// to Erase, a sinks.Keeper to Holds, Keys, Reseal and what it notes of the keyring, and
+// those that read back to giving back what they were given. The steps of Erase and
+// Reseal fail, too, by way of the Faults that Destination.Open is given.
 //
 // The package is for tests only. Its results (see Result) may be used by other
 // packages' tests too: the persons in them are invented and their values can be
@@ -149,6 +149,9 @@ var checks = []check{
 	{"ReadBack", readsBack},
 	{"Resealed", resealed},
 	{"ResealAtEveryStep", resealAtEveryStep},
+	{"Keyring", marksKeyring},
+	{"KeyringOnce", marksOneKeyring},
+	{"KeyUse", countsKeyUse},
 	{"List", lists},
 	{"Check", checkHealthy},
 	{"Close", closes},

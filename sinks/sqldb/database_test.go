@@ -29,7 +29,7 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-var tables = []string{"results", "attempts", "warnings", "assets", "erased"}
+var tables = []string{"results", "attempts", "warnings", "assets", "erased", "keyring"}
 
 // system is a database system under test.
 type system struct {

@@ -140,7 +140,7 @@ func (s *Sink) Check(ctx context.Context) error {
 
 // tryAll does to no row what is done to rows.
 func tryAll(ctx context.Context, tx execer) error {
-	for _, t := range []string{results.name, attempts.name, warnings.name, assets.name, erased.name} {
+	for _, t := range []string{results.name, attempts.name, warnings.name, assets.name, erased.name, keyring.name} {
 		for _, statement := range []string{
 			"INSERT INTO " + t + " SELECT * FROM " + t + " WHERE 1 = 0",
 			"DELETE FROM " + t + " WHERE 1 = 0",
