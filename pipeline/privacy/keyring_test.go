@@ -151,7 +151,7 @@ func TestOpenKeyringRefusesDamage(t *testing.T) {
 	beforeIndexKey, _, _ := strings.Cut(validKeyring, `,"index_key"`)
 	entry := `{"id":"00000001","created":"2026-01-02T03:04:05Z","state":"active","key":"` + anyKey + `"}`
 	tests := []struct{ name, text, want string }{
-		{"empty", "", "not JSON at byte 0"},
+		{"empty", "", "damaged: it is empty"},
 		{"cut off", validKeyring[:len(validKeyring)/2], "not JSON at byte"},
 		{"zeros", strings.Repeat("\x00", 100), "not JSON at byte 1"},
 		{"two documents", validKeyring + validKeyring, "not JSON at byte"},

@@ -68,6 +68,9 @@ func (s *Sink) MarkKeyring(ctx context.Context, mark privacy.Mark, instead strin
 }
 
 func (s *Sink) markKeyring(ctx context.Context, mark privacy.Mark, instead string) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
 	unlock, err := lock(ctx, filepath.Join(s.root, lockName))
 	if err != nil {
 		return err
