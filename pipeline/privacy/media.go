@@ -41,11 +41,12 @@ import (
 // sealed files of one asset is whether they are the same.
 
 const (
-	mediaMagic   = "FIMEDIA\x01"
-	mediaHeader  = 56
-	mediaChunk   = 64 << 10
-	sealedChunk  = nonceSize + mediaChunk + tagSize
-	maxMediaSize = 1 << 50 // bytes; keeps sums of sizes far from overflow
+	mediaMagic = "FIMEDIA\x01"
+	// MediaHeaderSize is how many bytes ReadMediaHeader reads.
+	MediaHeaderSize = 56
+	mediaChunk      = 64 << 10
+	sealedChunk     = nonceSize + mediaChunk + tagSize
+	maxMediaSize    = 1 << 50 // bytes; keeps sums of sizes far from overflow
 )
 
 // ErrWrongContent means that the bytes to be sealed are not those that their
@@ -85,7 +86,7 @@ type MediaHeader struct {
 // ReadMediaHeader reads the head of sealed media and not a byte more. The error
 // is ErrNotSealed if it is none, or what r says.
 func ReadMediaHeader(r io.Reader) (MediaHeader, error) {
-	b := make([]byte, mediaHeader)
+	b := make([]byte, MediaHeaderSize)
 	_, err := io.ReadFull(r, b)
 	switch {
 	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
@@ -116,7 +117,7 @@ func parseMediaHeader(b []byte) (MediaHeader, error) {
 }
 
 func (h MediaHeader) encode() []byte {
-	b := append(make([]byte, 0, mediaHeader), mediaMagic...)
+	b := append(make([]byte, 0, MediaHeaderSize), mediaMagic...)
 	b = append(b, cipherByte[h.Cipher], 0, 0, 0)
 	b, _ = hex.AppendDecode(b, []byte(h.KeyID)) // a key id is eight hex digits
 	b = binary.BigEndian.AppendUint64(b, uint64(h.Size))
@@ -134,7 +135,7 @@ func (h MediaHeader) plainLen(chunk int64) int {
 // SealedMediaSize returns how many bytes plain bytes of media have when sealed:
 // 0.05 % more.
 func SealedMediaSize(plain int64) int64 {
-	return mediaHeader + plain + MediaHeader{Size: plain}.chunks()*(nonceSize+tagSize)
+	return MediaHeaderSize + plain + MediaHeader{Size: plain}.chunks()*(nonceSize+tagSize)
 }
 
 // HasKeyring tells whether the policy can seal media; values of fields have a

@@ -97,15 +97,15 @@ func (r *sealReader) Read(p []byte) (int, error) {
 	}
 	from := r.head
 	within := r.pos
-	if r.pos >= mediaHeader {
-		chunk := (r.pos - mediaHeader) / sealedChunk
+	if r.pos >= MediaHeaderSize {
+		chunk := (r.pos - MediaHeaderSize) / sealedChunk
 		if chunk != r.loaded {
 			if err := r.load(chunk); err != nil {
 				r.loaded, r.next = -1, -1 // where the plaintext stands is not known
 				return 0, err
 			}
 		}
-		from, within = r.out, (r.pos-mediaHeader)%sealedChunk
+		from, within = r.out, (r.pos-MediaHeaderSize)%sealedChunk
 	}
 	n := copy(p, from[within:])
 	r.pos += int64(n)

@@ -111,7 +111,7 @@ func (s *Sink) KeyUse(ctx context.Context, key sinks.Key) (map[string]int, error
 			return nil, fmt.Errorf("look for sealed objects: %w", err)
 		}
 		for _, object := range objects {
-			if object.key == x.manifest() {
+			if object.key == x.manifest() || object.size < privacy.MediaHeaderSize {
 				continue
 			}
 			id, err := s.keyOf(ctx, object.key)
@@ -132,7 +132,7 @@ func (s *Sink) KeyUse(ctx context.Context, key sinks.Key) (map[string]int, error
 // keyOf returns the key that an object says it is sealed with, and "" of one that is not
 // sealed or no longer there.
 func (s *Sink) keyOf(ctx context.Context, object string) (string, error) {
-	body, err := s.archive.get(ctx, object, 0, -1)
+	body, err := s.archive.get(ctx, object, 0, privacy.MediaHeaderSize)
 	if errors.Is(err, errNoObject) {
 		return "", nil
 	}
