@@ -55,10 +55,18 @@ func newLogger(cfg config.Log, level *slog.LevelVar, w io.Writer) *slog.Logger {
 // connect opens JetStream as the configuration says, for a command that runs
 // beside the daemon or without one.
 func (a *app) connect(ctx context.Context) (*broker.Conn, error) {
-	cfg, err := a.loadConfig()
+	cfg, err := a.readConfig()
 	if err != nil {
 		return nil, err
 	}
+
+	// The embedded server writes where the daemon does, another one elsewhere.
+	if cfg.NATS.URL == broker.Embedded {
+		if err := refuseForeign(cfg); err != nil {
+			return nil, err
+		}
+	}
+
 	settings, err := brokerConfig(cfg, slog.New(slog.DiscardHandler))
 	if err != nil {
 		return nil, err
@@ -70,7 +78,7 @@ func brokerConfig(cfg *config.Config, log *slog.Logger) (broker.Config, error) {
 	password, err := cfg.NATS.ReadPassword()
 	return broker.Config{
 		URL:       cfg.NATS.URL,
-		Dir:       filepath.Join(cfg.DataDir, "nats"),
+		Dir:       natsDir(cfg),
 		CredsFile: cfg.NATS.CredsFile,
 		User:      cfg.NATS.User,
 		Password:  password,
@@ -82,8 +90,11 @@ func brokerConfig(cfg *config.Config, log *slog.Logger) (broker.Config, error) {
 	}, err
 }
 
+// natsDir is where the embedded server keeps its files.
+func natsDir(cfg *config.Config) string { return filepath.Join(cfg.DataDir, "nats") }
+
 func (a *app) ensureStreams(ctx context.Context, conn *broker.Conn) error {
-	cfg, err := a.loadConfig()
+	cfg, err := a.readConfig()
 	if err != nil {
 		return err
 	}
@@ -141,12 +152,16 @@ func openParking(ctx context.Context, cfg *config.Config, js jetstream.JetStream
 	return parking.Open(ctx, js, parking.Config{Replicas: cfg.NATS.Replicas, Quota: int64(cfg.Parking.Quota)}, policy)
 }
 
-func openSpool(cfg *config.Config) (*spool.Spool, error) {
-	dir := cfg.Spool.Dir
-	if dir == "" {
-		dir = filepath.Join(cfg.DataDir, "spool")
+// spoolDir is where media in flight lies.
+func spoolDir(cfg *config.Config) string {
+	if cfg.Spool.Dir != "" {
+		return cfg.Spool.Dir
 	}
-	return spool.Open(spool.Config{Dir: dir, MemoryLimit: int64(cfg.Spool.Memory), Quota: int64(cfg.Spool.Quota)})
+	return filepath.Join(cfg.DataDir, "spool")
+}
+
+func openSpool(cfg *config.Config) (*spool.Spool, error) {
+	return spool.Open(spool.Config{Dir: spoolDir(cfg), MemoryLimit: int64(cfg.Spool.Memory), Quota: int64(cfg.Spool.Quota)})
 }
 
 // newAccounts makes a client for every account, each with the limiter of its name. The

@@ -5,11 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io/fs"
 	"log/slog"
-	"os"
-	"path/filepath"
-	"syscall"
 
 	"github.com/faceid-ingest/faceid-ingest/config"
 	"github.com/faceid-ingest/faceid-ingest/pipeline/broker"
@@ -70,14 +66,14 @@ func (c *configCheckCmd) tell(a *app, found checked) error {
 }
 
 func (c *configCheckCmd) Run(ctx context.Context, a *app) error {
-	cfg, err := a.loadConfig()
+	cfg, err := a.readConfig()
 	if err != nil {
 		return err
 	}
 	if c.Static {
 		return c.tellStatic(a)
 	}
-	if err := sameOwner(cfg.DataDir); err != nil {
+	if err := refuseForDaemon(cfg); err != nil {
 		return err
 	}
 	list := probes(cfg)
@@ -124,25 +120,6 @@ func (c *configCheckCmd) tellStatic(a *app) error {
 	}
 	_, err := fmt.Fprintf(a.stdout, "%s: no problem found (only the file itself was looked at)\n", what)
 	return err
-}
-
-// sameOwner refuses to open things as root that belong to somebody else: what
-// is made on the way, the daemon could not use.
-func sameOwner(folder string) error {
-	for {
-		info, err := os.Stat(folder)
-		switch {
-		case errors.Is(err, fs.ErrNotExist) && filepath.Dir(folder) != folder:
-			folder = filepath.Dir(folder)
-			continue
-		case err != nil:
-			return fmt.Errorf("look at data_dir: %w", err)
-		}
-		if stat, ok := info.Sys().(*syscall.Stat_t); ok && os.Geteuid() == 0 && stat.Uid != 0 {
-			return fmt.Errorf("%s belongs to user %d: check as that user (sudo -u '#%d' …), or the daemon could not use what the check makes as root; --static looks at the file only", folder, stat.Uid, stat.Uid)
-		}
-		return nil
-	}
 }
 
 // probe tries one thing that the configuration names.

@@ -79,7 +79,7 @@ func (c *deadRetryCmd) Validate() error {
 }
 
 func (c *deadRetryCmd) Run(ctx context.Context, a *app) error {
-	cfg, err := a.loadConfig()
+	cfg, err := a.readConfig()
 	if err != nil {
 		return err
 	}

@@ -29,8 +29,11 @@ func keyringFile(cfg *config.Config) string {
 	if cfg.Privacy.KeyringFile != "" {
 		return cfg.Privacy.KeyringFile
 	}
-	return filepath.Join(cfg.DataDir, "keyring.json")
+	return filepath.Join(cfg.DataDir, keyringName)
 }
+
+// keyringName is the name of a keyring that has no path of its own.
+const keyringName = "keyring.json"
 
 // keyringKMS wraps keyring files with the configured key of KMS. It has a client
 // per call: there is one at the start, and later ones are rare.

@@ -58,8 +58,20 @@ type app struct {
 	configFile     string
 }
 
-// loadConfig reads the configuration, or takes the embedded default.
+// loadConfig reads the configuration for a command that may write to what it names
+// on this machine, which is refused if that is somebody else's.
 func (a *app) loadConfig() (*config.Config, error) {
+	cfg, err := a.readConfig()
+	if err != nil {
+		return nil, err
+	}
+
+	return cfg, refuseForeign(cfg)
+}
+
+// readConfig reads the configuration, or takes the embedded default. It is enough for
+// commands that open nothing, or NATS alone.
+func (a *app) readConfig() (*config.Config, error) {
 	if a.configFile == "" {
 		return config.Default(), nil
 	}
@@ -114,6 +126,7 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 // exitCode prints err, unless it has been told already, and returns its code.
 func exitCode(err error, stderr io.Writer) int {
 	var invalid *config.Error
+	var foreign *ownerError
 	switch {
 	case err == nil:
 		return exitDone
@@ -122,8 +135,14 @@ func exitCode(err error, stderr io.Writer) int {
 	case errors.As(err, &invalid):
 		_, _ = fmt.Fprintln(stderr, err)
 		return exitUsage
+	case errors.As(err, &foreign):
+		_, _ = fmt.Fprintln(stderr, "faceid-ingest:", err)
+		return exitUsage
 	default:
 		_, _ = fmt.Fprintln(stderr, "faceid-ingest:", err)
+		if hint := foreignHint(err); hint != "" {
+			_, _ = fmt.Fprintln(stderr, "faceid-ingest:", hint)
+		}
 		return exitFailed
 	}
 }

@@ -41,7 +41,7 @@ type published struct {
 }
 
 func (c *publishCmd) Run(ctx context.Context, a *app) error {
-	cfg, err := a.loadConfig()
+	cfg, err := a.readConfig()
 	if err != nil {
 		return err
 	}

@@ -17,12 +17,15 @@ import (
 type runCmd struct{}
 
 func (c *runCmd) Run(ctx context.Context, a *app) error {
-	cfg, err := a.loadConfig()
+	cfg, err := a.readConfig()
 	if err != nil {
 		return err
 	}
 	if len(cfg.Accounts) == 0 {
 		return errors.New("no account is configured, so there is nothing to ingest: \"faceid-ingest config example\" shows how to add one, \"faceid-ingest demo\" needs none")
+	}
+	if err := refuseForDaemon(cfg); err != nil {
+		return err
 	}
 	level := new(slog.LevelVar)
 	log := newLogger(cfg.Log, level, a.stderr)
@@ -34,7 +37,7 @@ func (c *runCmd) Run(ctx context.Context, a *app) error {
 	if err != nil {
 		return err
 	}
-	return errors.Join(d.run(ctx, &reloader{load: a.loadConfig, level: level}), d.close())
+	return errors.Join(d.run(ctx, &reloader{load: a.readConfig, level: level}), d.close())
 }
 
 // run serves until ctx is done.

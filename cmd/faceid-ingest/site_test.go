@@ -58,6 +58,8 @@ type site struct {
 	clock  *clock
 	folder string
 	config string
+	// foreign says that the files belong to nobody, as whom commands run then.
+	foreign bool
 }
 
 // clock is the API's.
@@ -115,9 +117,12 @@ func (s *site) write(name, text string) {
 	}
 }
 
-// command runs one command line in this process.
+// command runs one command line, in this process if that owns the files.
 func (s *site) command(want int, args ...string) (stdout, stderr string) {
 	s.t.Helper()
+	if s.foreign {
+		return s.commandAsNobody(want, args...)
+	}
 	return command(s.t, want, "", append([]string{"--config", s.config}, args...)...)
 }
 

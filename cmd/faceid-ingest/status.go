@@ -34,7 +34,7 @@ func (c *statusCmd) Validate() error {
 }
 
 func (c *statusCmd) Run(ctx context.Context, a *app) error {
-	cfg, err := a.loadConfig()
+	cfg, err := a.readConfig()
 	if err != nil {
 		return err
 	}

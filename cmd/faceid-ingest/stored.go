@@ -130,5 +130,8 @@ func audit(cfg *config.Config, action, reason string) (*privacy.Audit, privacy.A
 		entry.User += " (sudo by " + by + ")"
 	}
 	entry.Host, _ = os.Hostname() // an entry without it is still one
-	return privacy.OpenAudit(filepath.Join(cfg.DataDir, "audit.log")), entry
+	return privacy.OpenAudit(auditFile(cfg)), entry
 }
+
+// auditFile is where the audit log is.
+func auditFile(cfg *config.Config) string { return filepath.Join(cfg.DataDir, "audit.log") }
