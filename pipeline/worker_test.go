@@ -648,15 +648,17 @@ func (e *erasable) Archive(ctx context.Context, r *result.Result) ([]sinks.Recei
 	return archive{e.sink}.Archive(ctx, r)
 }
 
-func (e *erasable) Erase(_ context.Context, key sinks.Key) error {
+var _ sinks.Eraser = (*erasable)(nil)
+
+func (e *erasable) Erase(_ context.Context, key sinks.Key, _ string) (sinks.Holding, error) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if e.failures > 0 {
 		e.failures--
-		return errors.New("locked")
+		return sinks.Holding{}, errors.New("locked")
 	}
 	e.erased = append(e.erased, key)
-	return nil
+	return sinks.Holding{Assets: 1}, nil
 }
 
 // An erased token ends its event, and later stages never see it.

@@ -2,6 +2,7 @@ package event
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
@@ -12,6 +13,8 @@ import (
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/faceid-ingest/faceid-ingest/pipeline/result"
 )
 
 const deadPrefix = "faceid.dead."
@@ -59,6 +62,10 @@ type DeadLetter struct {
 	Sequence uint64
 	Account  string
 	Reason   Reason
+	// Product and Token are those of the event, as far as they can be read in Subject
+	// and Body; ignored when a letter is written.
+	Product result.Product
+	Token   string
 	// Code is the API's error code or the sink's error class; may be empty.
 	Code string
 	// Detail says in words what happened, without personal data.
@@ -70,7 +77,9 @@ type DeadLetter struct {
 	// Subject and StreamSequence are where the event stood in the event stream.
 	Subject        string
 	StreamSequence uint64
-	// Body is the event's body, unchanged.
+	// Body is the event's body. A letter that is written keeps of it what this program
+	// reads: what else its sender put in, such as extra, lives in clear no longer than
+	// the event, and so does the letter of what is no event.
 	Body []byte
 	// Trace is the event's trace context; may be nil.
 	Trace nats.Header
@@ -84,7 +93,8 @@ type DeadLetter struct {
 // event again within the duplicate window stores nothing.
 func (p *Publisher) Bury(ctx context.Context, l DeadLetter) error {
 	msg := nats.NewMsg(deadPrefix + l.Account + "." + string(l.Reason))
-	msg.Data = l.Body
+	body, readable := lasting(l)
+	msg.Data = body
 	copyTrace(msg.Header, l.Trace)
 	if l.Again != (Place{}) {
 		msg.Header.Set(headerAgain, l.Again.header())
@@ -103,10 +113,72 @@ func (p *Publisher) Bury(ctx context.Context, l DeadLetter) error {
 	// With the subject, for lanes have streams of their own, and the time: sequences
 	// begin again in a stream that was deleted.
 	id := fmt.Sprintf("%s-%d-%d", l.Subject, l.StreamSequence, l.First.UnixNano())
-	if _, err := p.js.PublishMsg(ctx, msg, jetstream.WithMsgID(id)); err != nil {
+	var err error
+	if readable {
+		_, err = p.js.PublishMsg(ctx, msg, jetstream.WithMsgID(id))
+	} else {
+		err = p.buryBriefly(ctx, msg, id)
+	}
+	if err != nil {
 		return fmt.Errorf("store dead letter: %w", err)
 	}
 	return nil
+}
+
+// buryBriefly stores the letter of what is no event. Nobody knows what is in such a body,
+// so that the letter lives no longer than the event would. In a stream that cannot have
+// that it says all but the body, which is on the event's own stream for as long.
+func (p *Publisher) buryBriefly(ctx context.Context, msg *nats.Msg, id string) error {
+	_, err := p.js.PublishMsg(ctx, msg, jetstream.WithMsgID(id), jetstream.WithMsgTTL(maxAge))
+	var api *jetstream.APIError
+	if !errors.As(err, &api) || api.ErrorCode != codeTTLDisabled {
+		return err
+	}
+
+	msg.Data = nil
+	msg.Header.Del(jetstream.MsgTTLHeader)
+	_, err = p.js.PublishMsg(ctx, msg, jetstream.WithMsgID(id))
+	return err
+}
+
+// codeTTLDisabled is the server's for a stream that does not allow messages to have a
+// life of their own.
+const codeTTLDisabled jetstream.ErrorCode = 10166
+
+// lasting returns what a letter keeps of its event's body: the body itself if there is
+// nothing in it that this program does not read. What is no event is kept as it came, for
+// only a person can make sense of it; readable is false then.
+func lasting(l DeadLetter) (body []byte, readable bool) {
+	_, _, product, err := ParseSubject(l.Subject)
+	if err != nil {
+		return l.Body, false
+	}
+	e, err := Decode(product, l.Body)
+	if err != nil {
+		return l.Body, false
+	}
+
+	e.Extra = nil
+	short, err := e.Encode()
+	if err != nil || plainKeys(l.Body) == plainKeys(short) {
+		return l.Body, true
+	}
+	return short, true
+}
+
+// plainKeys counts the keys of a JSON object. It is -1 for an envelope and for an object
+// that has others in it.
+func plainKeys(object []byte) int {
+	var values map[string]json.RawMessage
+	if json.Unmarshal(object, &values) != nil {
+		return -1
+	}
+	for key, value := range values {
+		if strings.EqualFold(key, "specversion") || strings.ContainsAny(string(value[:1]), "{[") {
+			return -1
+		}
+	}
+	return len(values)
 }
 
 // oneLine keeps a text inside one header line, and from moving a terminal's cursor.
@@ -168,7 +240,15 @@ func deadLetter(subject string, h nats.Header, body []byte, sequence uint64) Dea
 	trace := nats.Header{}
 	copyTrace(trace, h)
 	again, _ := parsePlace(h.Get(headerAgain))
+	_, _, product, err := ParseSubject(h.Get(headerSubject))
+	token := ""
+	if err == nil {
+		if e, err := Decode(product, body); err == nil {
+			token = e.Token
+		}
+	}
 	return DeadLetter{
+		Product: product, Token: token,
 		Sequence: sequence, Account: oneLine(account),
 		Reason: Reason(oneLine(h.Get(headerReason))), Code: oneLine(h.Get(headerCode)), Detail: oneLine(h.Get(headerDetail)),
 		Attempts: number(headerAttempts), First: when(headerFirst), Last: when(headerLast),

@@ -71,6 +71,7 @@ func EnsureStreams(ctx context.Context, js jetstream.JetStream, replicas int) er
 		Storage:     jetstream.FileStorage,
 		Discard:     jetstream.DiscardNew,
 		MaxAge:      deadMaxAge,
+		AllowMsgTTL: true, // see buryBriefly
 		Duplicates:  duplicates,
 		Replicas:    replicas,
 	}
@@ -115,6 +116,14 @@ func ensureStream(ctx context.Context, js jetstream.JetStream, want jetstream.St
 	have := stream.CachedInfo().Config
 	if problem := losing(have, want); problem != "" {
 		return fmt.Errorf("stream %s would lose events: %s; change it, or delete it and it is made anew", want.Name, problem)
+	}
+	if want.AllowMsgTTL && !have.AllowMsgTTL {
+		// It can do without, see buryBriefly: its owner or the server may not have it.
+		asked := have
+		asked.AllowMsgTTL = true
+		if _, err := js.UpdateStream(ctx, asked); err == nil {
+			have = asked
+		}
 	}
 	changed := have.Replicas < want.Replicas
 	have.Replicas = max(have.Replicas, want.Replicas)
