@@ -16,18 +16,34 @@ FUZZTIME    ?= 30s
 # cgo is for the race detector only; the binary is static without it.
 export CGO_ENABLED ?= 0
 
-.PHONY: build test helm lint bench fuzz chaos picture tools clean release release-check
+.PHONY: build test test-program test-deploy helm lint bench fuzz chaos picture tools clean release release-check
 
 build:
 	$(GO) build -trimpath -ldflags '$(LDFLAGS)' -o $(BIN)/faceid-ingest ./cmd/faceid-ingest
 
-test: tools
-	CGO_ENABLED=1 $(GO) test -race -timeout 20m $(PACKAGES)
-	$(if $(filter ./...,$(PACKAGES)),cd deploy/prometheus/lint && $(GO) test ./... && cd ../../grafana/draw && $(GO) test ./...)
-	$(if $(filter ./...,$(PACKAGES)),$(MAKE) helm)
+# Beside each other: most tests wait for something, and few of them for a processor. So
+# more of them run at a time than there are processors: of packages, and of tests in each.
+AT_ONCE ?= -p 4 -parallel 8
 
-# The chart: after the program's tests, for it is checked with the program as they
-# compiled it. What helm reads go test does not see, hence no cache. go vet would go
+# What both parts compile is compiled first, once.
+test: tools
+	CGO_ENABLED=1 $(GO) build -race ./...
+ifeq ($(PACKAGES),./...)
+	$(MAKE) --no-print-directory -j2 test-program test-deploy
+else
+	$(MAKE) --no-print-directory test-program
+endif
+
+test-program:
+	CGO_ENABLED=1 $(GO) test -race -timeout 30m $(AT_ONCE) $(PACKAGES)
+
+# What has modules of its own. The dashboard's and the rules' first, for they are small.
+test-deploy:
+	cd deploy/prometheus/lint && $(GO) test ./...
+	cd deploy/grafana/draw && $(GO) test ./...
+	$(MAKE) --no-print-directory helm
+
+# The chart. What helm reads go test does not see, hence no cache. go vet would go
 # through all of Kubernetes.
 helm: $(BIN)/helm
 	cd deploy/helm/lint && $(GO) test -count=1 -vet=off ./...

@@ -14,6 +14,7 @@ import (
 // Whoever brings the token of the file sees the status that the command prints; others
 // see whether the daemon is ready.
 func TestAdminToken(t *testing.T) {
+	t.Parallel()
 	file := filepath.Join(t.TempDir(), "token")
 	s := newSite(t, "http: {admin: 127.0.0.1:0}", "http: {admin: 127.0.0.1:0, admin_token_file: "+file+"}")
 	first, second := strings.Repeat("first", 5), strings.Repeat("second", 5)

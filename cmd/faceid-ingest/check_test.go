@@ -23,7 +23,7 @@ func externalNATS(t *testing.T, sync bool) (url, monitor string) {
 	}
 	s.Start()
 	t.Cleanup(func() { s.Shutdown(); s.WaitForShutdown() })
-	if !s.ReadyForConnections(10 * time.Second) {
+	if !s.ReadyForConnections(time.Minute) {
 		t.Fatal("the server does not start")
 	}
 	return "nats://" + s.Addr().String(), "http://" + s.MonitorAddr().String()
@@ -46,6 +46,7 @@ func (s *site) found(want int) map[string][]checked {
 
 // What may lose acknowledged events is warned of, and is no failure.
 func TestConfigCheckDurability(t *testing.T) {
+	t.Parallel()
 	for _, tt := range []struct {
 		name          string
 		sync, monitor bool
@@ -57,6 +58,7 @@ func TestConfigCheckDurability(t *testing.T) {
 		{"safe", true, true, 3, nil},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
 			url, monitor := externalNATS(t, tt.sync)
 			if !tt.monitor {
 				monitor = ""
@@ -79,6 +81,7 @@ func TestConfigCheckDurability(t *testing.T) {
 // With the embedded server there is nothing to warn of, also beside a running daemon.
 // What fails is told in JSON, too.
 func TestConfigCheckJSON(t *testing.T) {
+	t.Parallel()
 	s := newSite(t)
 	p := s.start()
 	if found := s.found(exitDone); len(found[checkOK]) != 6 || len(found) != 1 {

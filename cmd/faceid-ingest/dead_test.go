@@ -31,6 +31,7 @@ func (s *site) letters(args ...string) []letter {
 // Tokens that the API does not know are given up, given up again, and ingested once
 // it knows them; the history tells.
 func TestDeadRetry(t *testing.T) {
+	t.Parallel()
 	s := newSite(t)
 	checks := newChecks(6, 8<<10)
 	lift := s.api.Fail(faceidtest.Fault{Code: "InvalidParameterValue.BizTokenIllegal"})
@@ -82,6 +83,7 @@ func TestDeadRetry(t *testing.T) {
 }
 
 func TestDeadDrop(t *testing.T) {
+	t.Parallel()
 	s := newSite(t)
 	s.api.Fail(faceidtest.Fault{Code: "InvalidParameterValue.BizTokenIllegal"})
 	s.publish(newChecks(3, 8<<10))
@@ -129,7 +131,7 @@ func TestDeadDrop(t *testing.T) {
 // A refused result is parked, so that its letter can be retried when the API has
 // forgotten it; with the letter goes what is parked.
 func TestDeadParked(t *testing.T) {
-	t.Parallel() // it waits for a redelivery
+	t.Parallel()
 	hook := newReceiver(t)
 	var mended atomic.Bool
 	hook.refuse = func(w http.ResponseWriter, _ string, _ int) bool {
@@ -168,6 +170,7 @@ func TestDeadParked(t *testing.T) {
 
 // Who retries for an account that is not configured is told that nobody takes it.
 func TestDeadRetryOfNobody(t *testing.T) {
+	t.Parallel()
 	s := newSite(t)
 	conn, err := (&app{configFile: s.config}).connect(t.Context())
 	if err != nil {

@@ -260,6 +260,7 @@ func (w *world) holdsNone(places map[string][]byte, secrets []string) {
 // also after the keys were rotated and the old one is gone; and who is erased is
 // gone from everywhere.
 func TestEverywhere(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	if stdout, _ := w.command(exitDone, "config", "check"); strings.Count(stdout, " ok\n") != 9 {
 		t.Fatalf("%s", stdout)
@@ -349,6 +350,7 @@ func (w *world) activeKey() string {
 // TestOneSinkDown: while the webhook's receiver asks to wait, the work of the other
 // sinks is done once, whatever number of deliveries it takes.
 func TestOneSinkDown(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	w.hook.refuse = func(rw http.ResponseWriter, _ string, n int) bool {
 		if n == 1 {

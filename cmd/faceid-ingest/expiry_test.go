@@ -141,6 +141,7 @@ func showsExpiry(t *testing.T, m *telemetry.Metrics) []string {
 
 // What ends is told in time: certificates and credentials, by their files.
 func TestExpiry(t *testing.T) {
+	t.Parallel()
 	end := time.Unix(1_900_000_000, 0)
 	chain := certificate(t, end) + certificate(t, end.Add(time.Hour))
 	file := filepath.Join(t.TempDir(), "file")

@@ -79,8 +79,8 @@ func TestDiskTrouble(t *testing.T) {
 	if !mayMount(t) {
 		return
 	}
-	t.Parallel() // it waits for tries in place to end
-	s := newSite(t, "worker: {", "worker: {timeout: 30s, ")
+	t.Parallel()
+	s := newSite(t, "worker: {", "worker: {timeout: 1m, ")
 	media := s.smallDisk("media", "1m")
 	ballast := s.path("media/ballast")
 	if err := os.WriteFile(ballast, make([]byte, 900<<10), 0o600); err != nil {
@@ -90,7 +90,7 @@ func TestDiskTrouble(t *testing.T) {
 	s.publish(checks[:10])
 	p := s.start()
 	until(t, "results are parked", func() bool { return s.status().Parked.Results > 0 })
-	until(t, "the log says why", func() bool { return strings.Contains(p.log.String(), syscall.ENOSPC.Error()) })
+	p.says(syscall.ENOSPC.Error())
 	if status := s.status(); status.Dead != 0 {
 		t.Errorf("given up: %+v", status.DeadByReason)
 	}
@@ -103,7 +103,7 @@ func TestDiskTrouble(t *testing.T) {
 	media.readOnly()
 	s.publish(checks[10:20])
 	until(t, "results are parked", func() bool { return s.status().Parked.Results > 0 })
-	until(t, "the log says why", func() bool { return strings.Contains(p.log.String(), syscall.EROFS.Error()) })
+	p.says(syscall.EROFS.Error())
 	until(t, "status says so", func() bool {
 		stdout, _ := s.command(exitDone, "status")
 		return strings.Contains(stdout, "sink media does not take results") && strings.Contains(stdout, "parked: ")
@@ -126,6 +126,7 @@ func TestDiskTrouble(t *testing.T) {
 // The API's clock and this machine's drift apart and come together again: the account
 // waits, with words that say why, and nothing is given up, also of what is old.
 func TestClockJump(t *testing.T) {
+	t.Parallel()
 	s := newSite(t)
 	checks := newChecks(20, 8<<10)
 	s.publish(checks[:10])
@@ -150,7 +151,8 @@ func TestClockJump(t *testing.T) {
 // A polite end in the middle of many events, again and again, loses and doubles
 // nothing, and hands back what it holds at once.
 func TestPoliteEnds(t *testing.T) {
-	s := newSite(t, "ack_wait: 5s", "ack_wait: 10m") // what is not handed back would be missed
+	t.Parallel()
+	s := newSite(t, "ack_wait: 1m", "ack_wait: 1h") // what is not handed back would be missed
 	checks := newChecks(300, 64<<10)
 	s.publish(checks)
 	for _, asked := range []int{40, 120, 200} {
@@ -171,6 +173,7 @@ func TestPoliteEnds(t *testing.T) {
 
 // A second event of an ingested token costs no call, whichever way it comes.
 func TestDuplicatesCostNoCall(t *testing.T) {
+	t.Parallel()
 	s := newSite(t)
 	checks := newChecks(5, 8<<10)
 	s.publish(checks)

@@ -266,7 +266,7 @@ func (w *watcher) sawDashboard() {
 // raises its alert in a real Prometheus with the rules that are delivered, and clears it
 // when it is mended; every query of the dashboard has shown something by then.
 func TestIncident(t *testing.T) {
-	t.Parallel() // it mostly waits
+	t.Parallel()
 	hook := newReceiver(t)
 	var down atomic.Bool
 	hook.refuse = func(w http.ResponseWriter, _ string, _ int) bool {

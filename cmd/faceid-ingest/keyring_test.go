@@ -32,6 +32,7 @@ func (s *site) keyList() []privacy.KeyInfo {
 }
 
 func TestKeys(t *testing.T) {
+	t.Parallel()
 	s := newSite(t)
 	keyring := s.path("data/keyring.json")
 	for _, args := range []string{"list", "rotate", "remove 00000000"} {
@@ -115,6 +116,7 @@ func (s *site) noKeys(keyring string, texts ...string) {
 }
 
 func TestKeyringInKMS(t *testing.T) {
+	t.Parallel()
 	s := newSite(t)
 	s.api.AddKMSKey("cmk")
 	s.command(exitDone, "keys", "new")
@@ -165,6 +167,7 @@ func TestKeyringInKMS(t *testing.T) {
 // TestReseal: ingest into a sealed archive and a database, rotate, reseal, remove
 // the old key; everything opens.
 func TestReseal(t *testing.T) {
+	t.Parallel()
 	s, checks := stockedSite(t, "type: dir,", "type: dir, seal: true,")
 	old := s.keyList()[0].ID
 	person := checks[0].Person
@@ -306,6 +309,7 @@ func (s *site) park(tokens ...string) (parked func(token string) error) {
 // TestKeyOfParkedResults: a key that parked results need is not removed, and they are
 // sealed anew while their sink is still down.
 func TestKeyOfParkedResults(t *testing.T) {
+	t.Parallel()
 	s := newSite(t)
 	s.command(exitDone, "keys", "new")
 	old := s.keyList()[0].ID
@@ -337,6 +341,7 @@ func TestKeyOfParkedResults(t *testing.T) {
 
 // TestEraseParked: who is erased does not come back from the parking.
 func TestEraseParked(t *testing.T) {
+	t.Parallel()
 	s := newSite(t)
 	parked := s.park("T-1", "T-2")
 	stdout, _ := s.command(exitDone, "erase", "T-1", "--yes", "--json")

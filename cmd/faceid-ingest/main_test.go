@@ -19,6 +19,7 @@ import (
 )
 
 func TestDemo(t *testing.T) {
+	t.Parallel()
 	folder := filepath.Join(t.TempDir(), "demo")
 	stdout, _ := command(t, exitDone, "", "demo", "--results", "24", "--json", "--dir", folder)
 	var sum map[string]any
@@ -49,6 +50,7 @@ func TestDemo(t *testing.T) {
 }
 
 func TestUsage(t *testing.T) {
+	t.Parallel()
 	for _, test := range []struct {
 		args   string
 		code   int
@@ -99,6 +101,7 @@ func TestExampleIsWhatConfigCheckAccepts(t *testing.T) {
 
 // TestBadConfiguration: line, column, what was expected, all at once.
 func TestBadConfiguration(t *testing.T) {
+	t.Parallel()
 	s := newSite(t, "slots: 16", "slotz: 16", "rate_limit: 10000", "rate_limit: many", "type: dir", "type: directory")
 	_, stderr := s.command(exitUsage, "run")
 	for _, want := range []string{
@@ -113,6 +116,7 @@ func TestBadConfiguration(t *testing.T) {
 }
 
 func TestConfigCheck(t *testing.T) {
+	t.Parallel()
 	s := newSite(t)
 	stdout, _ := s.command(exitDone, "config", "check")
 	for _, part := range []string{"nats", "spool", "keyring", "sink media", "sink records", "account main"} {
@@ -133,6 +137,7 @@ func TestConfigCheck(t *testing.T) {
 
 // TestConfigCheckOnline tries credentials and keys against the API.
 func TestConfigCheckOnline(t *testing.T) {
+	t.Parallel()
 	s := newSite(t)
 	s.equip()
 	s.write("config.yaml", strings.Replace(read(t, s.config), "    rule_id:",
@@ -182,6 +187,7 @@ func read(t testing.TB, file string) string {
 }
 
 func TestPublish(t *testing.T) {
+	t.Parallel()
 	s := newSite(t, `    rule_id: "1"`, "")
 	tokens := s.path("tokens")
 	s.write("tokens", "# tokens of Tuesday\nTOKEN-1\n\n{\"token\":\"TOKEN-2\",\"rule_id\":\"7\"}\n{\"tokn\":1}\n")
@@ -224,6 +230,7 @@ func TestPublish(t *testing.T) {
 // TestDeadLetters sends what publishers get wrong past the publish command, and
 // a token that the API refuses.
 func TestDeadLetters(t *testing.T) {
+	t.Parallel()
 	s := newSite(t)
 	good := faceidtest.NewCheck(0, 1<<10)
 	unknown := faceidtest.NewCheck(2, 1<<10)

@@ -9,6 +9,7 @@ import (
 )
 
 func TestManualPage(t *testing.T) {
+	t.Parallel()
 	page, _ := command(t, exitDone, "", "man")
 	for _, want := range []string{".TH FACEID-INGEST 1", "status", "schema", "config=FILE"} {
 		if !strings.Contains(page, want) {
@@ -19,6 +20,7 @@ func TestManualPage(t *testing.T) {
 
 // A shell asks what may follow.
 func TestCompletion(t *testing.T) {
+	t.Parallel()
 	for line, want := range map[string]string{"faceid-ingest de": "dead demo", "faceid-ingest config s": "schema"} {
 		cmd := exec.Command(binary)
 		cmd.Env = append(os.Environ(), "COMP_LINE="+line)

@@ -42,6 +42,7 @@ var ways = []struct {
 // media and all kinds of outcome, through the daemon's own parts: what is in the
 // sinks is what the API chose.
 func TestEveryWay(t *testing.T) {
+	t.Parallel()
 	s := newSite(t)
 	s.equip()
 	var accounts strings.Builder
@@ -255,6 +256,7 @@ func sameVerdict(t *testing.T, v privacy.Verdict, c faceidtest.Check) {
 
 // TestKeysThatDoNotFit: clear words, and the event is kept.
 func TestKeysThatDoNotFit(t *testing.T) {
+	t.Parallel()
 	stranger, err := envelopetest.GenerateMerchant()
 	if err != nil {
 		t.Fatal(err)
@@ -282,7 +284,8 @@ func TestKeysThatDoNotFit(t *testing.T) {
 			"KMS GenerateDataKey"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			s := newSite(t)
+			t.Parallel()
+			s := newSite(t, "shutdown_grace: 20s", "shutdown_grace: 1s") // it would wait for the account
 			s.equip()
 			test.change(s)
 			settings := strings.NewReplacer("FOLDER", s.folder, "ENDPOINT", s.api.URL()).Replace(test.settings)
@@ -292,19 +295,20 @@ func TestKeysThatDoNotFit(t *testing.T) {
 			c := variants("main", test.product)[0]
 			s.publish([]faceidtest.Check{c})
 			p := s.start()
-			until(t, "the trouble is told", func() bool { return strings.Contains(p.log.String(), test.message) })
+			p.says(test.message)
 			if status := s.status(); status.Dead != 0 || s.open() != 1 {
 				t.Errorf("the event is gone: %+v", status)
 			}
 			p.stop()
 		})
 	}
-	t.Run("file that is no key", func(t *testing.T) {
-		s := newSite(t)
-		s.write("config.yaml", strings.Replace(read(t, s.config), "    rule_id:", "    eid: {private_key_file: "+filepath.Base(s.config)+"}\n    rule_id:", 1))
-		t.Chdir(s.folder)
-		if _, stderr := s.command(exitFailed, "run"); !strings.Contains(stderr, "account main: read eid.private_key_file") || strings.Contains(stderr, "secret_id") {
-			t.Errorf("%s", stderr)
-		}
-	})
+}
+
+func TestFileThatIsNoKey(t *testing.T) {
+	s := newSite(t)
+	s.write("config.yaml", strings.Replace(read(t, s.config), "    rule_id:", "    eid: {private_key_file: "+filepath.Base(s.config)+"}\n    rule_id:", 1))
+	t.Chdir(s.folder)
+	if _, stderr := s.command(exitFailed, "run"); !strings.Contains(stderr, "account main: read eid.private_key_file") || strings.Contains(stderr, "secret_id") {
+		t.Errorf("%s", stderr)
+	}
 }

@@ -26,6 +26,7 @@ const (
 // A file with a mistake changes nothing, one without is in force at once; results
 // flow all the time.
 func TestReload(t *testing.T) {
+	t.Parallel()
 	s := newSite(t)
 	good := read(t, s.config)
 	checks := newChecks(60, 8<<10)
@@ -89,6 +90,7 @@ func TestReload(t *testing.T) {
 
 // A secret that is rotated is used without a restart.
 func TestRotatedSecret(t *testing.T) {
+	t.Parallel()
 	s := newSite(t)
 	checks := newChecks(20, 8<<10)
 	s.publish(checks[:10])

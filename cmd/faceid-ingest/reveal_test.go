@@ -10,6 +10,7 @@ import (
 
 // Nothing is revealed without a reason, and no more than what was asked for.
 func TestShowReveal(t *testing.T) {
+	t.Parallel()
 	s, checks := stockedSite(t)
 	c := checks[0]
 	log := s.path("data/audit.log")

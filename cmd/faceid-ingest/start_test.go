@@ -30,7 +30,7 @@ func (n *natsServer) start() {
 		n.t.Fatal(err)
 	}
 	s.Start()
-	if !s.ReadyForConnections(10 * time.Second) {
+	if !s.ReadyForConnections(time.Minute) {
 		n.t.Fatal("the server does not start")
 	}
 	n.options.Port = options.Port
@@ -47,7 +47,7 @@ func (n *natsServer) stop() {
 func TestNATSIsAway(t *testing.T) {
 	t.Parallel()
 	nats := newNATSServer(t)
-	s := newSite(t, "accounts:\n", "nats: {url: \""+nats.running.ClientURL()+"\"}\naccounts:\n", "slots: 16", "slots: 16, timeout: 30s")
+	s := newSite(t, "accounts:\n", "nats: {url: \""+nats.running.ClientURL()+"\"}\naccounts:\n", "slots: 16", "slots: 16, timeout: 1m")
 	nats.stop()
 	p := s.launch()
 	p.says("NATS is not there yet, waiting for it")

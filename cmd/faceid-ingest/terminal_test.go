@@ -49,6 +49,7 @@ func terminal(t *testing.T) (tty, typed *os.File, seen *log) {
 
 // On a terminal, dropping asks, and retrying shows how far it is.
 func TestDeadOnTerminal(t *testing.T) {
+	t.Parallel()
 	s := newSite(t)
 	conn, err := (&app{configFile: s.config}).connect(t.Context())
 	if err != nil {

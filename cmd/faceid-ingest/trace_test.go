@@ -148,6 +148,7 @@ func way(t *testing.T, spans []*tracepb.Span, s *tracepb.Span) string {
 // One trace leads from the publisher through the API and the sinks to the
 // acknowledgement, and tells nothing of the person.
 func TestOneTrace(t *testing.T) {
+	t.Parallel()
 	c := newCollector(t)
 	s := newSite(t,
 		"http: {", "  - {name: stream, type: nats, create_stream: RESULTS}\nhttp: {",
@@ -261,6 +262,7 @@ func (c *collector) holdsNothingPersonal(checks []faceidtest.Check) {
 
 // A collector that is away keeps no event from the stream and none from the sinks.
 func TestNoCollector(t *testing.T) {
+	t.Parallel()
 	away := httptest.NewServer(http.NotFoundHandler())
 	away.Close()
 	s := newSite(t, "log: {level: debug", "tracing: {endpoint: \""+away.URL+"\", sample: 1}\nlog: {level: debug")

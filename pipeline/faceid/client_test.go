@@ -44,7 +44,7 @@ func newRig(t testing.TB, change func(*faceid.Config)) *rig {
 		Credentials: func(context.Context) (faceid.Credential, error) {
 			return faceid.Credential{SecretID: "AKID", SecretKey: "secret-key"}, nil
 		},
-		Timeout: 30 * time.Second, MaxResponse: 1 << 30,
+		Timeout: 10 * time.Minute, MaxResponse: 1 << 30,
 		Storage: faceid.Storage{Bucket: "faceid-1250000000", Region: "ap-guangzhou"},
 	}
 	if change != nil {
