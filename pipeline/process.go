@@ -31,6 +31,7 @@ func (w *Worker) process(ctx, work context.Context, d *delivery) {
 	}
 	work, step := w.begin(work, t)
 	defer step.End()
+	w.noteUnread(work, t)
 	if err == nil && w.suspect(work, t) {
 		return
 	}
@@ -46,6 +47,18 @@ func (w *Worker) process(ctx, work context.Context, d *delivery) {
 	}
 	failTask(step, err)
 	w.settle(work, t, err, began)
+}
+
+// noteUnread says once of an event which of its fields count as absent.
+func (w *Worker) noteUnread(ctx context.Context, t *task) {
+	if t.meta == nil || t.attempts() > 1 || len(t.event.Unread) == 0 {
+		return
+	}
+
+	for _, field := range t.event.Unread {
+		w.metrics.UnreadField("event", string(field))
+	}
+	w.log.WarnContext(ctx, "fields of an event cannot be read and count as absent", append(t.attrs(), "fields", t.event.Unread)...)
 }
 
 // guarded turns a panic into an error, so that one result cannot end the process.

@@ -115,7 +115,7 @@ func (p *Publisher) Bury(ctx context.Context, l DeadLetter) error {
 	id := fmt.Sprintf("%s-%d-%d", l.Subject, l.StreamSequence, l.First.UnixNano())
 	var err error
 	if readable {
-		_, err = p.js.PublishMsg(ctx, msg, jetstream.WithMsgID(id))
+		_, err = p.publish(ctx, msg, id)
 	} else {
 		err = p.buryBriefly(ctx, msg, id)
 	}
@@ -129,7 +129,7 @@ func (p *Publisher) Bury(ctx context.Context, l DeadLetter) error {
 // so that the letter lives no longer than the event would. In a stream that cannot have
 // that it says all but the body, which is on the event's own stream for as long.
 func (p *Publisher) buryBriefly(ctx context.Context, msg *nats.Msg, id string) error {
-	_, err := p.js.PublishMsg(ctx, msg, jetstream.WithMsgID(id), jetstream.WithMsgTTL(maxAge))
+	_, err := p.publish(ctx, msg, id, jetstream.WithMsgTTL(maxAge))
 	var api *jetstream.APIError
 	if !errors.As(err, &api) || api.ErrorCode != codeTTLDisabled {
 		return err
@@ -137,7 +137,7 @@ func (p *Publisher) buryBriefly(ctx context.Context, msg *nats.Msg, id string) e
 
 	msg.Data = nil
 	msg.Header.Del(jetstream.MsgTTLHeader)
-	_, err = p.js.PublishMsg(ctx, msg, jetstream.WithMsgID(id))
+	_, err = p.publish(ctx, msg, id)
 	return err
 }
 

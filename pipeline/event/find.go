@@ -41,8 +41,8 @@ type Stored struct {
 	Lane    Lane
 	// Stream is its stream's name, Place where it stands there.
 	Stream string
-	Place Place
-	Past  Past
+	Place  Place
+	Past   Past
 	// Event is zero if the body is no event.
 	Event Event
 }

@@ -97,9 +97,3 @@ func ParseSubject(subject string) (Lane, string, result.Product, error) {
 func ConsumerName(account string, lane Lane) string {
 	return "ingest-" + account + "-" + string(lane)
 }
-
-// MessageID returns the Nats-Msg-Id of an event: JetStream drops a second event
-// of the same token within the stream's duplicate window.
-func MessageID(product result.Product, token string) string {
-	return string(product) + ":" + token
-}

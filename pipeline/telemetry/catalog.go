@@ -57,6 +57,9 @@ var catalog = []Description{
 		"Stored events of accounts that are not configured, which nobody takes.", "未配置账号的事件数，无人处理。"},
 
 	{"events_total", "counter", labels("account", "lane", "outcome"), "Deliveries of completion events, by what became of them.", "完成事件的投递次数，按结局。"},
+	{"unread_fields_total", "counter", labels("source", "field"),
+		"Fields that could not be read and count as absent, by what they stood in (event, answer); what they stood in is ingested all the same.",
+		"无法读取、按缺失处理的字段数，按来源（event、answer）；所在的事件或应答照常入库。"},
 	{"events_in_flight", "gauge", nil, "Events this process holds now.", "本进程当前持有的事件数。"},
 	{"backlog_events", "gauge", labels("account", "lane"),
 		"Events that are not done: those that no worker has seen, those in work and those that wait for their next try.",

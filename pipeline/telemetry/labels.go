@@ -80,6 +80,9 @@ var closed = map[string]fixed{
 	"verdict": fixedOf("passed", "failed"),
 	"action":  fixedOf(actions()...),
 
+	"unread_fields_total/source": fixedOf("event", "answer"),
+	"unread_fields_total/field":  fixedOf(event.Fields()...),
+
 	"api_calls_total/class":   fixedOf(append(faceid.Classes(), "ok")...),
 	"api_calls_total/code":    fixedOf(apiCodes()...),
 	"sink_errors_total/class": fixedOf(sinks.ClassTransient, sinks.ClassThrottled, sinks.ClassPermanent, sinks.ClassErased, sinks.ClassCanceled),
