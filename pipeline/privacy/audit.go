@@ -41,9 +41,9 @@ type AuditEntry struct {
 	// Product and TokenHash name the token, if it was about one.
 	Product   result.Product `json:"product,omitempty"`
 	TokenHash string         `json:"token_hash,omitempty"`
-	// Fields are those that were opened.
+	// Fields are those whose values were shown or exported.
 	Fields []Field `json:"fields,omitempty"`
-	// Assets are those that were opened, each by its result.FieldName.
+	// Assets are those that were exported, each by its result.FieldName.
 	Assets []string `json:"assets,omitempty"`
 	// Previous is set by Append: the SHA-256 of the line before without its line
 	// break, in hex; of nothing for the first one.

@@ -42,21 +42,19 @@ func (r *Record) Each(do func(f Field, position int, s *Stored) error) error {
 
 // OpenRecord returns a copy of rec whose sealed values are opened, for a person to
 // see: those of the fields in only, or all if only is empty. Before anything is
-// opened, entry is written to the audit log, with the record's token hash and the
-// fields that are opened: without the entry there is no value. Masked, hashed and
+// opened, entry is written to the audit log, with the record's token hash and those of
+// the fields that have a value: without the entry there is no value. Masked, hashed and
 // dropped values stay as they are. The error joins one for every value that does not
 // open, which stays sealed in the copy; the copy is nil if there is no entry.
 func (p *Policy) OpenRecord(rec *Record, audit *Audit, entry AuditEntry, only ...Field) (*Record, error) {
-	opens := func(f Field, s *Stored) bool {
-		return IsSealed(s.Value) && (len(only) == 0 || slices.Contains(only, f))
-	}
+	wanted := func(f Field) bool { return len(only) == 0 || slices.Contains(only, f) }
 	open := *rec
 	open.Intention.Answers = slices.Clone(rec.Intention.Answers)
 	open.Attempts = slices.Clone(rec.Attempts)
 
 	entry.Product, entry.TokenHash, entry.Fields = rec.Product, rec.TokenHash, nil
 	_ = open.Each(func(f Field, _ int, s *Stored) error {
-		if opens(f, s) && !slices.Contains(entry.Fields, f) {
+		if wanted(f) && s.Value != "" && !slices.Contains(entry.Fields, f) {
 			entry.Fields = append(entry.Fields, f)
 		}
 		return nil
@@ -67,7 +65,7 @@ func (p *Policy) OpenRecord(rec *Record, audit *Audit, entry AuditEntry, only ..
 
 	var failed []error
 	_ = open.Each(func(f Field, position int, s *Stored) error {
-		if !opens(f, s) {
+		if !wanted(f) || !IsSealed(s.Value) {
 			return nil
 		}
 		value, err := p.Open(Ref{Product: rec.Product, Token: rec.Token, Field: f, Position: position}, s.Value)

@@ -63,7 +63,11 @@ func kindOf(contentType string) result.Kind {
 	return result.Unknown
 }
 
+// ContentType returns the media type that the first bytes of a medium show;
+// "application/octet-stream" if they show none.
+func ContentType(content []byte) string { return sniff(content[:min(len(content), sniffLength)]) }
+
 // KindOf returns the kind of medium that content is by its first bytes.
 func KindOf(content []byte) result.Kind {
-	return kindOf(sniff(content[:min(len(content), sniffLength)]))
+	return kindOf(ContentType(content))
 }
