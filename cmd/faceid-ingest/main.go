@@ -40,6 +40,7 @@ type cli struct {
 	Dead    deadCmd    `cmd:"" help:"Look at dead letters: events that were given up."`
 	List    listCmd    `cmd:"" help:"List stored results."`
 	Show    showCmd    `cmd:"" help:"Show one stored result."`
+	Export  exportCmd  `cmd:"" help:"Export stored results with their pictures and videos, in clear or encrypted for somebody."`
 	Verify  verifyCmd  `cmd:"" help:"Read stored results again and compare them with their digests and with each other."`
 	Erase   eraseCmd   `cmd:"" help:"Erase what is stored of tokens, so that it does not come back."`
 	Keys    keysCmd    `cmd:"" help:"Manage the keyring that seals personal data."`

@@ -35,10 +35,6 @@
 // and nothing else. It is written before the first file goes, and as long as it is there nothing is
 // stored. Removing it lets the token in again.
 //
-// No symbolic link below the archive folder is followed, for what is removed through it
-// would be somebody else's: a folder that is one gives an error. The archive folder's
-// own path may be a link, which its owner chose.
-//
 // What may go wrong is transient, since the folder's owner can mend it: a full
 // disk, a folder that is gone, read-only or of another user. The error says
 // which.
@@ -96,7 +92,7 @@ func (c *Config) Validate() error {
 // Open implements sinks.Config. It makes the folder and removes what a crash
 // left in it.
 func (c *Config) Open(ctx context.Context, env sinks.Env) (sinks.Sink, error) {
-	return open(ctx, c, env, func(f files) files { return f })
+	return open(ctx, c, env, osFiles{})
 }
 
 // Sink archives assets in a folder. All methods but Close may be called by
@@ -115,8 +111,7 @@ type Sink struct {
 
 var _ sinks.ArchiveKeeper = (*Sink)(nil)
 
-// open lets tests put something before the archive folder.
-func open(ctx context.Context, cfg *Config, env sinks.Env, wrap func(files) files) (sinks.Sink, error) {
+func open(ctx context.Context, cfg *Config, env sinks.Env, files files) (sinks.Sink, error) {
 	root, err := filepath.Abs(cfg.Path)
 	if err != nil {
 		return nil, fmt.Errorf("archive folder %s: %w", cfg.Path, err)
@@ -124,7 +119,7 @@ func open(ctx context.Context, cfg *Config, env sinks.Env, wrap func(files) file
 	if cfg.Seal && !env.Policy.HasKeyring() {
 		return nil, fmt.Errorf("archive folder %s: seal needs a keyring: set privacy.keyring_file", root)
 	}
-	s := &Sink{name: env.Name, root: root, seal: cfg.Seal, policy: env.Policy, log: env.Log, files: wrap(tree(root))}
+	s := &Sink{name: env.Name, root: root, seal: cfg.Seal, policy: env.Policy, log: env.Log, files: files}
 	if err := s.makeFolder(root); err != nil {
 		return nil, s.explain("open", err)
 	}
@@ -133,9 +128,6 @@ func open(ctx context.Context, cfg *Config, env sinks.Env, wrap func(files) file
 	}
 	return s, nil
 }
-
-// tree is the archive folder for what changes nothing in it.
-func (s *Sink) tree() tree { return tree(s.root) }
 
 // Name implements sinks.Sink.
 func (s *Sink) Name() string { return s.name }
@@ -167,11 +159,7 @@ func (s *Sink) Check(ctx context.Context) error {
 
 // makeFolder makes a folder whose parent is there, and sees to it that it lasts.
 func (s *Sink) makeFolder(path string) error {
-	stat := s.tree().Lstat
-	if path == s.root {
-		stat = os.Stat // its owner may have put a link there
-	}
-	info, err := stat(path)
+	info, err := os.Stat(path)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		if err := s.files.Mkdir(path); err != nil && !errors.Is(err, fs.ErrExist) {
@@ -180,8 +168,6 @@ func (s *Sink) makeFolder(path string) error {
 		return s.files.SyncDir(filepath.Dir(path))
 	case err != nil:
 		return err
-	case info.Mode()&fs.ModeSymlink != 0:
-		return &fs.PathError{Op: "open", Path: path, Err: errLink}
 	case !info.IsDir():
 		return &fs.PathError{Op: "open", Path: path, Err: errNotFolder}
 	}
@@ -191,7 +177,7 @@ func (s *Sink) makeFolder(path string) error {
 // sweep removes what processes that crashed have left. A shard in which somebody
 // writes is left to that writer.
 func (s *Sink) sweep(ctx context.Context) error {
-	entries, err := s.tree().ReadDir(s.root)
+	entries, err := os.ReadDir(s.root)
 	if err != nil {
 		return err
 	}
@@ -219,7 +205,7 @@ func (s *Sink) sweep(ctx context.Context) error {
 }
 
 func (s *Sink) sweepProduct(ctx context.Context, product string) (removed int, err error) {
-	shards, err := s.tree().ReadDir(product)
+	shards, err := os.ReadDir(product)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return 0, err
 	}
@@ -237,7 +223,7 @@ func (s *Sink) sweepProduct(ctx context.Context, product string) (removed int, e
 }
 
 func (s *Sink) sweepShard(shard string) (int, error) {
-	unlock, err := s.tree().tryLock(filepath.Join(shard, lockName))
+	unlock, err := tryLock(filepath.Join(shard, lockName))
 	switch {
 	case errors.Is(err, errLocked), errors.Is(err, fs.ErrNotExist), errors.Is(err, errNotDir):
 		return 0, nil // in use, or not a shard
@@ -250,7 +236,7 @@ func (s *Sink) sweepShard(shard string) (int, error) {
 
 // emptyTemp removes leftovers from a shard; the shard is locked.
 func (s *Sink) emptyTemp(shard string) (int, error) {
-	entries, err := s.tree().ReadDir(filepath.Join(shard, tempName))
+	entries, err := os.ReadDir(filepath.Join(shard, tempName))
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return 0, err
 	}
