@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"os"
 	"path"
 	"path/filepath"
 
@@ -60,7 +59,7 @@ func (s *Sink) inShard(ctx context.Context, shard string, do func() error) error
 	if err := s.makeShard(shard); err != nil {
 		return err
 	}
-	unlock, err := lock(ctx, filepath.Join(shard, lockName))
+	unlock, err := s.tree().lock(ctx, filepath.Join(shard, lockName))
 	if err != nil {
 		return err
 	}
@@ -102,14 +101,14 @@ type token struct {
 
 // archive brings the folder to what m lists, unless the token was erased.
 func (t *token) archive(ctx context.Context, r *result.Result, m *Manifest) error {
-	gone, err := erased(t.folder)
+	gone, err := t.sink.tree().erased(t.folder)
 	if err != nil {
 		return err
 	}
 	if gone {
 		return sinks.ErrErased
 	}
-	old, err := readManifest(t.folder)
+	old, err := t.sink.tree().readManifest(t.folder)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, errManifest) {
 		return err
 	}
@@ -176,7 +175,7 @@ func (t *token) has(e *Entry, old *Manifest) bool {
 		if o.Sealed != nil {
 			size = o.Sealed.Size
 		}
-		info, err := os.Stat(filepath.Join(t.folder, e.File))
+		info, err := t.sink.tree().Lstat(filepath.Join(t.folder, e.File))
 		if err != nil || !info.Mode().IsRegular() || info.Size() != size || o.Size != e.Size || o.SHA256 != e.SHA256 {
 			return false
 		}
@@ -196,7 +195,7 @@ func (t *token) removeTwins(m *Manifest) error {
 			continue
 		}
 		other := filepath.Join(t.folder, twin(e.File))
-		if _, err := os.Lstat(other); errors.Is(err, fs.ErrNotExist) {
+		if _, err := t.sink.tree().Lstat(other); errors.Is(err, fs.ErrNotExist) {
 			continue
 		}
 		if err := t.sink.files.Remove(other); err != nil {

@@ -35,6 +35,10 @@
 // and nothing else. It is written before the first file goes, and as long as it is there nothing is
 // stored. Removing it lets the token in again.
 //
+// No symbolic link below the archive folder is followed, for what is removed through it
+// would be somebody else's: a folder that is one gives an error. The archive folder's
+// own path may be a link, which its owner chose.
+//
 // What may go wrong is transient, since the folder's owner can mend it: a full
 // disk, a folder that is gone, read-only or of another user. The error says
 // which.
@@ -92,7 +96,7 @@ func (c *Config) Validate() error {
 // Open implements sinks.Config. It makes the folder and removes what a crash
 // left in it.
 func (c *Config) Open(ctx context.Context, env sinks.Env) (sinks.Sink, error) {
-	return open(ctx, c, env, osFiles{})
+	return open(ctx, c, env, func(f files) files { return f })
 }
 
 // Sink archives assets in a folder. All methods but Close may be called by
@@ -111,7 +115,8 @@ type Sink struct {
 
 var _ sinks.ArchiveKeeper = (*Sink)(nil)
 
-func open(ctx context.Context, cfg *Config, env sinks.Env, files files) (sinks.Sink, error) {
+// open lets tests put something before the archive folder.
+func open(ctx context.Context, cfg *Config, env sinks.Env, wrap func(files) files) (sinks.Sink, error) {
 	root, err := filepath.Abs(cfg.Path)
 	if err != nil {
 		return nil, fmt.Errorf("archive folder %s: %w", cfg.Path, err)
@@ -119,7 +124,7 @@ func open(ctx context.Context, cfg *Config, env sinks.Env, files files) (sinks.S
 	if cfg.Seal && !env.Policy.HasKeyring() {
 		return nil, fmt.Errorf("archive folder %s: seal needs a keyring: set privacy.keyring_file", root)
 	}
-	s := &Sink{name: env.Name, root: root, seal: cfg.Seal, policy: env.Policy, log: env.Log, files: files}
+	s := &Sink{name: env.Name, root: root, seal: cfg.Seal, policy: env.Policy, log: env.Log, files: wrap(tree(root))}
 	if err := s.makeFolder(root); err != nil {
 		return nil, s.explain("open", err)
 	}
@@ -128,6 +133,9 @@ func open(ctx context.Context, cfg *Config, env sinks.Env, files files) (sinks.S
 	}
 	return s, nil
 }
+
+// tree is the archive folder for what changes nothing in it.
+func (s *Sink) tree() tree { return tree(s.root) }
 
 // Name implements sinks.Sink.
 func (s *Sink) Name() string { return s.name }
@@ -159,7 +167,11 @@ func (s *Sink) Check(ctx context.Context) error {
 
 // makeFolder makes a folder whose parent is there, and sees to it that it lasts.
 func (s *Sink) makeFolder(path string) error {
-	info, err := os.Stat(path)
+	stat := s.tree().Lstat
+	if path == s.root {
+		stat = os.Stat // its owner may have put a link there
+	}
+	info, err := stat(path)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		if err := s.files.Mkdir(path); err != nil && !errors.Is(err, fs.ErrExist) {
@@ -168,6 +180,8 @@ func (s *Sink) makeFolder(path string) error {
 		return s.files.SyncDir(filepath.Dir(path))
 	case err != nil:
 		return err
+	case info.Mode()&fs.ModeSymlink != 0:
+		return &fs.PathError{Op: "open", Path: path, Err: errLink}
 	case !info.IsDir():
 		return &fs.PathError{Op: "open", Path: path, Err: errNotFolder}
 	}
@@ -177,7 +191,7 @@ func (s *Sink) makeFolder(path string) error {
 // sweep removes what processes that crashed have left. A shard in which somebody
 // writes is left to that writer.
 func (s *Sink) sweep(ctx context.Context) error {
-	entries, err := os.ReadDir(s.root)
+	entries, err := s.tree().ReadDir(s.root)
 	if err != nil {
 		return err
 	}
@@ -205,7 +219,7 @@ func (s *Sink) sweep(ctx context.Context) error {
 }
 
 func (s *Sink) sweepProduct(ctx context.Context, product string) (removed int, err error) {
-	shards, err := os.ReadDir(product)
+	shards, err := s.tree().ReadDir(product)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return 0, err
 	}
@@ -223,7 +237,7 @@ func (s *Sink) sweepProduct(ctx context.Context, product string) (removed int, e
 }
 
 func (s *Sink) sweepShard(shard string) (int, error) {
-	unlock, err := tryLock(filepath.Join(shard, lockName))
+	unlock, err := s.tree().tryLock(filepath.Join(shard, lockName))
 	switch {
 	case errors.Is(err, errLocked), errors.Is(err, fs.ErrNotExist), errors.Is(err, errNotDir):
 		return 0, nil // in use, or not a shard
@@ -236,7 +250,7 @@ func (s *Sink) sweepShard(shard string) (int, error) {
 
 // emptyTemp removes leftovers from a shard; the shard is locked.
 func (s *Sink) emptyTemp(shard string) (int, error) {
-	entries, err := os.ReadDir(filepath.Join(shard, tempName))
+	entries, err := s.tree().ReadDir(filepath.Join(shard, tempName))
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return 0, err
 	}

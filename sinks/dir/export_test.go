@@ -12,12 +12,9 @@ type (
 	File  = file
 )
 
-// OSFiles is the edge in production.
-var OSFiles Files = osFiles{}
-
-// OpenWith opens a sink with another edge.
-func OpenWith(ctx context.Context, cfg *Config, env sinks.Env, files Files) (sinks.Sink, error) {
-	return open(ctx, cfg, env, files)
+// OpenWith opens a sink with something before its edge.
+func OpenWith(ctx context.Context, cfg *Config, env sinks.Env, wrap func(Files) Files) (sinks.Sink, error) {
+	return open(ctx, cfg, env, wrap)
 }
 
 // ParseManifest is for fuzzing.

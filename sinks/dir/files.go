@@ -10,8 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// files are the operations that change the archive. Reading goes to package os
-// directly.
+// files are the operations that change the archive, see tree.
 type files interface {
 	// Mkdir makes one folder of mode 0700.
 	Mkdir(path string) error
@@ -29,29 +28,6 @@ type file interface {
 	Sync() error
 }
 
-// osFiles are those of the operating system.
-type osFiles struct{}
-
-func (osFiles) Mkdir(path string) error      { return os.Mkdir(path, 0o700) }
-func (osFiles) Rename(from, to string) error { return os.Rename(from, to) }
-func (osFiles) Remove(path string) error     { return os.Remove(path) }
-
-func (osFiles) Create(path string) (file, error) {
-	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
-	if err != nil {
-		return nil, err // not a file that holds a nil *os.File
-	}
-	return f, nil
-}
-
-func (osFiles) SyncDir(path string) error {
-	d, err := os.Open(path)
-	if err != nil {
-		return err
-	}
-	return errors.Join(d.Sync(), d.Close())
-}
-
 // lockPoll is how often a writer that waits for its turn looks again.
 const lockPoll = 5 * time.Millisecond
 
@@ -59,8 +35,8 @@ var errLocked = errors.New("locked by another writer")
 
 // lock waits for the lock on a file, which is made if need be. The lock is of
 // this call: other calls of the same process wait for it too.
-func lock(ctx context.Context, path string) (unlock func(), err error) {
-	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
+func (t tree) lock(ctx context.Context, path string) (unlock func(), err error) {
+	f, err := t.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
 		return nil, err
 	}
@@ -80,8 +56,8 @@ func lock(ctx context.Context, path string) (unlock func(), err error) {
 }
 
 // tryLock takes the lock on a file that is there, or says errLocked.
-func tryLock(path string) (unlock func(), err error) {
-	f, err := os.OpenFile(path, os.O_RDWR, 0)
+func (t tree) tryLock(path string) (unlock func(), err error) {
+	f, err := t.OpenFile(path, os.O_RDWR, 0)
 	if err != nil {
 		return nil, err
 	}

@@ -21,8 +21,8 @@ import (
 const tombstoneName = "erased.json"
 
 // erased tells whether there is a tombstone in a folder.
-func erased(folder string) (bool, error) {
-	_, err := os.Lstat(filepath.Join(folder, tombstoneName))
+func (t tree) erased(folder string) (bool, error) {
+	_, err := t.Lstat(filepath.Join(folder, tombstoneName))
 	if errors.Is(err, fs.ErrNotExist) {
 		return false, nil
 	}
@@ -39,7 +39,7 @@ func (s *Sink) Erase(ctx context.Context, key sinks.Key, reason string) (sinks.H
 	}
 
 	err := s.locked(ctx, key, func(t *token) (err error) {
-		if held, err = holdingOf(t.folder); err != nil {
+		if held, err = t.sink.tree().holdingOf(t.folder); err != nil {
 			return err
 		}
 		return t.erase(ctx, held.Erased != nil, sinks.NewTombstone(reason))
@@ -65,7 +65,7 @@ func (t *token) erase(ctx context.Context, gone bool, tombstone sinks.Tombstone)
 		return err
 	}
 
-	entries, err := os.ReadDir(t.folder)
+	entries, err := t.sink.tree().ReadDir(t.folder)
 	if err != nil {
 		return err
 	}
@@ -102,8 +102,8 @@ const maxTombstone = 16 << 10
 // readTombstone returns the tombstone in a folder; nil if there is none. One that
 // cannot be read is a tombstone all the same, and one that does not say when it was
 // put up is as old as its file.
-func readTombstone(folder string) (*sinks.Tombstone, error) {
-	f, err := os.Open(filepath.Join(folder, tombstoneName))
+func (t tree) readTombstone(folder string) (*sinks.Tombstone, error) {
+	f, err := t.Open(filepath.Join(folder, tombstoneName))
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}
@@ -142,7 +142,7 @@ func (s *Sink) Holds(ctx context.Context, key sinks.Key) (sinks.Holding, error) 
 		return sinks.Holding{}, nil //nolint:nilerr // such a key cannot be stored
 	}
 
-	held, err := holdingOf(folder)
+	held, err := s.tree().holdingOf(folder)
 	if err != nil {
 		return sinks.Holding{}, s.explain("look for a result", err)
 	}
@@ -150,11 +150,11 @@ func (s *Sink) Holds(ctx context.Context, key sinks.Key) (sinks.Holding, error) 
 }
 
 // holdingOf counts the files of a token.
-func holdingOf(folder string) (held sinks.Holding, err error) {
-	if held.Erased, err = readTombstone(folder); err != nil {
+func (t tree) holdingOf(folder string) (held sinks.Holding, err error) {
+	if held.Erased, err = t.readTombstone(folder); err != nil {
 		return held, err
 	}
-	entries, err := os.ReadDir(folder)
+	entries, err := t.ReadDir(folder)
 	if errors.Is(err, fs.ErrNotExist) {
 		return held, nil
 	}
@@ -208,7 +208,7 @@ func (s *Sink) eachFolder(ctx context.Context, after sinks.Key, visit func(sinks
 		if p < after.Product {
 			continue
 		}
-		shards, err := names(filepath.Join(s.root, string(p)))
+		shards, err := s.tree().names(filepath.Join(s.root, string(p)))
 		if err != nil {
 			return err
 		}
@@ -225,7 +225,7 @@ func (s *Sink) eachFolder(ctx context.Context, after sinks.Key, visit func(sinks
 }
 
 func (s *Sink) eachInShard(ctx context.Context, p result.Product, shard string, after sinks.Key, visit func(sinks.Key) bool) (enough bool, err error) {
-	hashes, err := names(filepath.Join(s.root, string(p), shard))
+	hashes, err := s.tree().names(filepath.Join(s.root, string(p), shard))
 	if err != nil {
 		return false, err
 	}
@@ -251,10 +251,14 @@ func (s *Sink) eachInShard(ctx context.Context, p result.Product, shard string, 
 // whole tells whether a token is archived and not erased.
 func (s *Sink) whole(key sinks.Key) (bool, error) {
 	folder := filepath.Join(s.root, filepath.FromSlash(folder(key)))
-	if gone, err := erased(folder); gone || err != nil {
+	gone, err := s.tree().erased(folder)
+	if errors.Is(err, errLink) {
+		return true, nil // who reads it is told what is wrong with it
+	}
+	if gone || err != nil {
 		return false, err
 	}
-	_, err := os.Lstat(filepath.Join(folder, manifestName))
+	_, err = s.tree().Lstat(filepath.Join(folder, manifestName))
 	if errors.Is(err, fs.ErrNotExist) {
 		return false, nil
 	}
@@ -262,8 +266,8 @@ func (s *Sink) whole(key sinks.Key) (bool, error) {
 }
 
 // names lists a folder in order. What is no folder has none.
-func names(folder string) ([]string, error) {
-	entries, err := os.ReadDir(folder)
+func (t tree) names(folder string) ([]string, error) {
+	entries, err := t.ReadDir(folder)
 	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, errNotDir) {
 		return nil, nil
 	}
@@ -292,14 +296,14 @@ func (s *Sink) manifest(ctx context.Context, key sinks.Key) (*Manifest, error) {
 	if err != nil {
 		return nil, sinks.ErrNotFound // such a key cannot be stored
 	}
-	gone, err := erased(folder)
+	gone, err := s.tree().erased(folder)
 	if gone {
 		err = sinks.ErrNotFound
 	}
 	if err != nil {
 		return nil, err
 	}
-	m, err := readManifestOf(key, folder)
+	m, err := s.tree().readManifestOf(key, folder)
 	if err != nil {
 		return nil, s.absent(err)
 	}

@@ -38,7 +38,7 @@ func (s *Sink) Keyring(ctx context.Context) (privacy.Mark, error) {
 
 func (s *Sink) mark() (privacy.Mark, error) {
 	path := filepath.Join(s.root, markName)
-	f, err := os.Open(path)
+	f, err := s.tree().Open(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		_, err = os.Stat(s.root) // or the whole archive is not there
 		return privacy.Mark{}, err
@@ -71,7 +71,7 @@ func (s *Sink) markKeyring(ctx context.Context, mark privacy.Mark, instead strin
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	unlock, err := lock(ctx, filepath.Join(s.root, lockName))
+	unlock, err := s.tree().lock(ctx, filepath.Join(s.root, lockName))
 	if err != nil {
 		return err
 	}
@@ -119,7 +119,7 @@ func (s *Sink) KeyUse(ctx context.Context, key sinks.Key) (map[string]int, error
 }
 
 func (s *Sink) keyUse(folder string) (map[string]int, error) {
-	files, err := names(folder)
+	files, err := s.tree().names(folder)
 	if err != nil {
 		return nil, err
 	}
@@ -128,7 +128,7 @@ func (s *Sink) keyUse(folder string) (map[string]int, error) {
 		if !strings.HasSuffix(name, sealedSuffix) {
 			continue
 		}
-		f, err := os.Open(filepath.Join(folder, name))
+		f, err := s.tree().Open(filepath.Join(folder, name))
 		if errors.Is(err, fs.ErrNotExist) {
 			continue // erased or replaced meanwhile
 		}

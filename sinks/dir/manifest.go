@@ -8,7 +8,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"path/filepath"
 	"strings"
 
@@ -129,30 +128,30 @@ func (m *Manifest) encode() []byte {
 func ReadManifest(root string, p result.Product, token string) (*Manifest, error) {
 	key := sinks.KeyOf(p, token)
 	folder := filepath.Join(root, filepath.FromSlash(folder(key)))
-	gone, err := erased(folder)
+	gone, err := tree(root).erased(folder)
 	if gone {
 		err = sinks.ErrErased
 	}
 	if err != nil {
 		return nil, fmt.Errorf("read a manifest: %w", err)
 	}
-	m, err := readManifestOf(key, folder)
+	m, err := tree(root).readManifestOf(key, folder)
 	if err != nil {
 		return nil, fmt.Errorf("read a manifest: %w", err)
 	}
 	return m, nil
 }
 
-func readManifestOf(key sinks.Key, folder string) (*Manifest, error) {
-	m, err := readManifest(folder)
+func (t tree) readManifestOf(key sinks.Key, folder string) (*Manifest, error) {
+	m, err := t.readManifest(folder)
 	if err == nil && (m.Product != key.Product || m.TokenHash != key.Hash) {
 		return nil, errors.New("it is of another token")
 	}
 	return m, err
 }
 
-func readManifest(folder string) (*Manifest, error) {
-	f, err := os.Open(filepath.Join(folder, manifestName))
+func (t tree) readManifest(folder string) (*Manifest, error) {
+	f, err := t.Open(filepath.Join(folder, manifestName))
 	if err != nil {
 		return nil, err
 	}
@@ -195,7 +194,7 @@ func Verify(ctx context.Context, root string, p result.Product, token string) (*
 		if e.File == "" {
 			continue
 		}
-		if err := verifyFile(ctx, filepath.Join(folder, e.File), e); err != nil {
+		if err := tree(root).verifyFile(ctx, filepath.Join(folder, e.File), e); err != nil {
 			problems = append(problems, fmt.Errorf("verify %s: %w", e.File, err))
 		}
 		if err := ctx.Err(); err != nil {
@@ -205,8 +204,8 @@ func Verify(ctx context.Context, root string, p result.Product, token string) (*
 	return m, errors.Join(problems...)
 }
 
-func verifyFile(ctx context.Context, name string, e Entry) (err error) {
-	f, err := os.Open(name)
+func (t tree) verifyFile(ctx context.Context, name string, e Entry) (err error) {
+	f, err := t.Open(name)
 	if err != nil {
 		return err
 	}

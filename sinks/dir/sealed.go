@@ -124,7 +124,7 @@ func (t *token) resealFile(ctx context.Context, e *Entry) (bool, error) {
 		return false, err
 	}
 	name := filepath.Join(t.folder, e.File)
-	open := func() (io.ReadCloser, error) { return os.Open(name) }
+	open := func() (io.ReadCloser, error) { return t.sink.tree().Open(name) }
 	media, changed, err := t.sink.policy.ResealMedia(t.ref(*e), digest, open)
 	if err != nil {
 		return false, err
@@ -137,7 +137,7 @@ func (t *token) resealFile(ctx context.Context, e *Entry) (bool, error) {
 
 // describe lets an entry say of its file what the file says of itself.
 func (t *token) describe(ctx context.Context, name string, e *Entry) (changed bool, err error) {
-	f, err := os.Open(name)
+	f, err := t.sink.tree().Open(name)
 	if err != nil {
 		return false, err
 	}
@@ -190,7 +190,7 @@ func (s *Sink) openFile(ctx context.Context, key sinks.Key, e Entry) (io.ReadClo
 	if err != nil {
 		return nil, err
 	}
-	f, err := os.Open(filepath.Join(s.root, filepath.FromSlash(folder(key)), e.File))
+	f, err := s.tree().Open(filepath.Join(s.root, filepath.FromSlash(folder(key)), e.File))
 	if err != nil {
 		return nil, s.absent(err)
 	}

@@ -47,7 +47,7 @@ type folder struct {
 func (f *folder) Open(t testing.TB, env sinks.Env, faults *sinktest.Faults) sinks.Sink {
 	t.Helper()
 	f.policy = env.Policy
-	sink, err := dir.OpenWith(t.Context(), &f.cfg, env, faultyFiles{dir.OSFiles, faults})
+	sink, err := dir.OpenWith(t.Context(), &f.cfg, env, func(f dir.Files) dir.Files { return faultyFiles{f, faults} })
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -283,8 +283,11 @@ func withResult(change func(*result.Result)) func(testing.TB, sinks.Env, *result
 func withErrno(errno syscall.Errno) func(testing.TB, sinks.Env, *result.Result) sinktest.Troubled {
 	return func(t testing.TB, env sinks.Env, _ *result.Result) sinktest.Troubled {
 		t.Helper()
-		broken := &brokenFiles{Files: dir.OSFiles}
-		sink, err := dir.OpenWith(t.Context(), &dir.Config{Path: filepath.Join(t.TempDir(), "media")}, env, broken)
+		broken := &brokenFiles{}
+		sink, err := dir.OpenWith(t.Context(), &dir.Config{Path: filepath.Join(t.TempDir(), "media")}, env, func(f dir.Files) dir.Files {
+			broken.Files = f
+			return broken
+		})
 		must(t, err)
 		broken.errno = errno
 		return sinktest.Troubled{Sink: sink, Heal: func() { broken.errno = 0 }}

@@ -42,6 +42,8 @@ func (s *Sink) hint(err error) string {
 		return "the file system is read-only: mount it writable; after disk errors, check it first"
 	case errors.Is(err, fs.ErrPermission):
 		return fmt.Sprintf("give user id %d the right to write there", os.Getuid())
+	case errors.Is(err, errLink):
+		return "what is done in the archive would be done where it leads: put the folder itself there (mount --bind, if it is on another disk)"
 	case errors.Is(err, errNotDir), errors.Is(err, errNotFolder):
 		return "a file is in the way: the path must name a folder"
 	case errors.Is(err, fs.ErrNotExist):
