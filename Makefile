@@ -53,14 +53,15 @@ $(BIN)/helm: deploy/helm/lint/go.mod
 	cd deploy/helm/lint && GOBIN=$(CURDIR)/$(BIN) $(GO) install helm.sh/helm/v4/cmd/helm
 	@touch $@
 
-# Programs the tests call: a C compiler for the race detector, systemd-analyze
-# for the unit file, database servers, and Prometheus for its rules. Debian's names;
+# Programs the tests call: a C compiler for the race detector, mandoc for the manual
+# page, systemd-analyze for the unit file, database servers, and Prometheus for its rules. Debian's names;
 # elsewhere install them yourself. The tests run servers of their own: nothing of the
 # distribution's is set up or started, for which policy-rc.d and createcluster.conf
 # are there while apt runs, if there are no others; nor is it at the next boot.
 tools:
 	@need=""; \
 	command -v cc >/dev/null || need="$$need gcc libc6-dev"; \
+	command -v mandoc >/dev/null || need="$$need mandoc"; \
 	command -v systemd-analyze >/dev/null || need="$$need systemd"; \
 	{ command -v initdb || ls /usr/lib/postgresql/*/bin/initdb; } >/dev/null 2>&1 || need="$$need postgresql"; \
 	{ command -v promtool && command -v prometheus; } >/dev/null 2>&1 || need="$$need prometheus"; \

@@ -165,9 +165,11 @@ type Filter struct {
 	Account string
 	Product result.Product
 	RuleID  string
-	// Passed and Code are compared if they are not nil.
+	// Passed is compared if it is not nil.
 	Passed *bool
-	Code   *int64
+	// Code is compared if it is not nil: with the code of the check, and one that is
+	// not 0 with that of the intention step, too.
+	Code *int64
 	// Index is compared with the blind indexes of the named field (see
 	// privacy.Policy.Index) if it is not empty.
 	Index      string

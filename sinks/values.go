@@ -4,12 +4,13 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math"
 	"strconv"
 	"strings"
 	"time"
 )
 
-// Duration is a time span as Go writes it: "60s", "1h30m".
+// Duration is a time span as Go writes it, with days besides: "60s", "1h30m", "2d".
 type Duration time.Duration
 
 // Duration returns d as the standard library's type.
@@ -17,12 +18,39 @@ func (d Duration) Duration() time.Duration { return time.Duration(d) }
 
 // UnmarshalText reads a duration.
 func (d *Duration) UnmarshalText(text []byte) error {
-	v, err := time.ParseDuration(string(text))
+	v, err := parseSpan(string(text))
 	if err != nil {
-		return errors.New(`must be a time span such as "60s" or "1h30m"`)
+		return errors.New(`must be a time span such as "60s", "1h30m" or "2d"`)
 	}
+
 	*d = Duration(v)
 	return nil
+}
+
+// maxDays keeps a number of days within what a time.Duration holds, with hours besides.
+const maxDays = 100_000
+
+// parseSpan is time.ParseDuration with days of 24 hours, which stand first.
+func parseSpan(text string) (time.Duration, error) {
+	days, rest, found := strings.Cut(text, "d")
+	if !found {
+		return time.ParseDuration(text)
+	}
+
+	n, err := strconv.ParseUint(days, 10, 64)
+	if err != nil || n > maxDays {
+		return 0, fmt.Errorf("%q is not a number of days up to %d", days, maxDays)
+	}
+	whole := time.Duration(n) * 24 * time.Hour
+	if rest == "" {
+		return whole, nil
+	}
+
+	part, err := time.ParseDuration(rest)
+	if err != nil || part < 0 || rest[0] == '+' || part > math.MaxInt64-whole {
+		return 0, fmt.Errorf("%q is not the rest of a time span", rest)
+	}
+	return whole + part, nil
 }
 
 // MarshalText writes a duration, without parts that are zero: "10m", not "10m0s".

@@ -80,7 +80,7 @@ func (c *codesCmd) find() ([]faceid.ResultCode, []faceid.APICode, error) {
 	}
 	number, err := strconv.ParseInt(c.Code, 10, 64)
 	if err != nil {
-		return nil, nil, fmt.Errorf("read the code: %w", err)
+		return nil, nil, usagef("%s is too large a number for a code", c.Code)
 	}
 	var found []faceid.ResultCode
 	for _, r := range faceid.ResultCodes() {

@@ -32,7 +32,7 @@ type configCheckCmd struct {
 	Online  bool   `help:"Also call the FaceID API, and KMS, with the credentials of every account." xor:"depth"`
 	Token   string `help:"With --online: a finished token of the last three days, which is pulled and opened, to try the keys of its account. Nothing of it is stored or shown." placeholder:"TOKEN"`
 	Product string `help:"Product of --token: ${enum}." enum:"enhanced,eid" default:"enhanced"`
-	Account string `help:"Account of --token; may be left out when there is only one." placeholder:"NAME"`
+	Account string `predictor:"account" help:"Account of --token; may be left out when there is only one." placeholder:"NAME"`
 	JSON    bool   `help:"Print one JSON object per check and warning."`
 }
 
@@ -78,7 +78,7 @@ func (c *configCheckCmd) Run(ctx context.Context, a *app) error {
 	}
 	list := probes(cfg)
 	if c.Token != "" && !c.Online {
-		return errors.New("--token is for --online")
+		return usagef("--token is for --online: add it")
 	}
 	if c.Online {
 		online, err := c.onlineProbes(cfg)

@@ -22,21 +22,31 @@ type deadCmd struct {
 
 // deadFilter picks dead letters.
 type deadFilter struct {
-	Account   string        `help:"Only letters of this account." placeholder:"NAME"`
-	Reason    string        `help:"Only letters with this reason: ${enum}." enum:",malformed,rejected,unfinished,expired,refused,crashed" default:"" placeholder:"REASON"`
-	Code      string        `help:"Only letters with this code." placeholder:"CODE"`
-	OlderThan time.Duration `help:"Only letters that were given up longer ago, such as 2h." placeholder:"TIME"`
-	NewerThan time.Duration `help:"Only letters that were given up since, such as 24h." placeholder:"TIME"`
-	Limit     int           `help:"No more letters than this." placeholder:"N"`
+	Account string `predictor:"account" help:"Only letters of this account." placeholder:"NAME"`
+	Reason  string `help:"Only letters with this reason: malformed, rejected, unfinished, expired, refused or crashed." enum:",malformed,rejected,unfinished,expired,refused,crashed" default:"" placeholder:"REASON"`
+	Code    string `help:"Only letters with this code." placeholder:"CODE"`
+	From    when   `aliases:"newer-than" help:"Only letters that were given up at or after this time: a day, \"2026-11-29 08:30\" (in the zone of this machine), RFC 3339, or how long ago, such as 2d." placeholder:"TIME"`
+	To      when   `aliases:"older-than" help:"Only letters that were given up before this time, given likewise." placeholder:"TIME"`
+	Limit   int    `short:"n" help:"At most so many, the oldest first; 0 is all." default:"0"`
 }
 
-// isSet tells whether any filter was given.
+// Validate says what is wrong with the flags.
+func (f deadFilter) Validate() error {
+	if f.Limit < 0 {
+		return errors.New("--limit must be 0, for all, or more")
+	}
+	if !f.From.IsZero() && !f.To.IsZero() && !f.From.Before(f.To.Time) {
+		return errors.New("--from must be before --to")
+	}
+	return nil
+}
+
+// isSet reports whether any filter was given.
 func (f deadFilter) isSet() bool { return f != deadFilter{} }
 
-func (f deadFilter) fits(l event.DeadLetter, now time.Time) bool {
-	age := now.Sub(l.Last)
+func (f deadFilter) fits(l event.DeadLetter) bool {
 	return (f.Account == "" || f.Account == l.Account) && (f.Reason == "" || f.Reason == string(l.Reason)) &&
-		(f.Code == "" || f.Code == l.Code) && (f.OlderThan == 0 || age > f.OlderThan) && (f.NewerThan == 0 || age < f.NewerThan)
+		(f.Code == "" || f.Code == l.Code) && (f.From.IsZero() || !l.Last.Before(f.From.Time)) && (f.To.IsZero() || l.Last.Before(f.To.Time))
 }
 
 // errEnough ends a reading that has what it wanted.
@@ -44,9 +54,9 @@ var errEnough = errors.New("enough")
 
 // read visits the letters that fit, oldest first.
 func (f deadFilter) read(ctx context.Context, js jetstream.JetStream, visit func(event.DeadLetter) error) error {
-	now, count := time.Now(), 0
+	count := 0
 	err := event.ReadDeadLetters(ctx, js, func(l event.DeadLetter) error {
-		if !f.fits(l, now) {
+		if !f.fits(l) {
 			return nil
 		}
 		count++
@@ -72,7 +82,7 @@ type deadListCmd struct {
 // letter is the JSON form of a dead letter.
 type letter struct {
 	Sequence  uint64          `json:"sequence"`
-	Account   string          `json:"account"`
+	Account   string          `predictor:"account" json:"account"`
 	Reason    event.Reason    `json:"reason"`
 	Code      string          `json:"code,omitempty"`
 	Detail    string          `json:"detail"`
@@ -112,7 +122,7 @@ func (c *deadListCmd) Run(ctx context.Context, a *app) error {
 			_, _ = fmt.Fprintln(table, "SEQ\tACCOUNT\tREASON\tCODE\tATTEMPTS\tLAST\tDETAIL")
 		}
 		_, err := fmt.Fprintf(table, "%d\t%s\t%s\t%s\t%d\t%s\t%s\n",
-			l.Sequence, l.Account, l.Reason, dash(l.Code), l.Attempts, l.Last.Local().Format(time.DateTime), l.Detail)
+			l.Sequence, l.Account, l.Reason, dash(l.Code), l.Attempts, timeText(l.Last), l.Detail)
 		return err
 	})
 	if err != nil || c.JSON {
@@ -156,7 +166,7 @@ func (c *deadShowCmd) Run(ctx context.Context, a *app) error {
 	for _, row := range [][2]any{
 		{"sequence", l.Sequence}, {"account", l.Account}, {"reason", l.Reason}, {"code", dash(l.Code)},
 		{"detail", l.Detail}, {"attempts", l.Attempts},
-		{"published", l.First.Local().Format(time.RFC3339)}, {"given up", l.Last.Local().Format(time.RFC3339)},
+		{"published", timeText(l.First)}, {"given up", timeText(l.Last)},
 		{"subject", l.Subject}, {"event sequence", l.StreamSequence},
 	} {
 		_, _ = fmt.Fprintf(table, "%s\t%v\n", row[0], row[1])
@@ -179,7 +189,7 @@ func showHistory(a *app, history []event.Burial) error {
 	table := tabwriter.NewWriter(a.stdout, 0, 0, 2, ' ', 0)
 	_, _ = fmt.Fprintln(table, "\nGIVEN UP BEFORE\tREASON\tCODE\tATTEMPTS")
 	for _, b := range history {
-		_, _ = fmt.Fprintf(table, "%s\t%s\t%s\t%d\n", b.Time.Local().Format(time.RFC3339), b.Reason, dash(b.Code), b.Attempts)
+		_, _ = fmt.Fprintf(table, "%s\t%s\t%s\t%d\n", timeText(b.Time), b.Reason, dash(b.Code), b.Attempts)
 	}
 	return table.Flush()
 }

@@ -36,7 +36,7 @@ func (p deadPick) Validate() error {
 	case len(p.Sequences) == 0 && !p.All && !p.isSet():
 		return errors.New("which letters? Give numbers, filters such as --reason, or --all")
 	}
-	return nil
+	return p.deadFilter.Validate()
 }
 
 // letters returns what is picked. A number that is not there is an error, before
@@ -182,7 +182,7 @@ func dropParked(ctx context.Context, parked *parking.Store, l event.DeadLetter) 
 
 func (c *deadDropCmd) confirm(a *app, n int) error {
 	if !isTerminal(a.stdin) {
-		return errors.New("nobody can be asked: add --yes, or look first with --dry-run")
+		return usagef("nobody can be asked: add --yes, or look first with --dry-run")
 	}
 	_, _ = fmt.Fprintf(a.stderr, "This drops %s for good. Type \"drop\" to go on: ", plural(n, "dead letter", "dead letters"))
 	answer, err := bufio.NewReader(a.stdin).ReadString('\n')
@@ -235,8 +235,8 @@ func (r deadRun) each(ctx context.Context, a *app, letters []event.DeadLetter, d
 		_, _ = fmt.Fprintln(a.stderr, failure)
 	}
 	r.sum(a, done, len(failures), len(letters))
-	if err := ctx.Err(); err != nil {
-		return fmt.Errorf("stopped after %d of %d letters: %w", done, len(letters), err)
+	if ctx.Err() != nil {
+		return fmt.Errorf("%w after %d of %d letters: run it again for the others", errInterrupted, done, len(letters))
 	}
 	if len(failures) > 0 {
 		return errPartial

@@ -43,7 +43,7 @@ const (
 
 type demoCmd struct {
 	Results int    `default:"50" help:"How many results to publish and ingest."`
-	Dir     string `type:"path" placeholder:"DIR" help:"Folder for everything the demo writes; left out, a new one in the system's temporary folder."`
+	Dir     string `type:"path" predictor:"folder" placeholder:"DIR" help:"Folder for everything the demo writes; left out, a new one in the system's temporary folder."`
 	JSON    bool   `help:"Print the numbers as JSON."`
 	Verbose bool   `short:"v" help:"Show the daemon's log."`
 }
@@ -68,7 +68,7 @@ type demoSum struct {
 
 func (c *demoCmd) Run(ctx context.Context, a *app) (err error) {
 	if c.Results < 1 {
-		return errors.New("--results must be 1 or more")
+		return usagef("--results must be 1 or more")
 	}
 	folder, err := c.folder()
 	if err != nil {
@@ -112,10 +112,10 @@ func (c *demoCmd) folder() (string, error) {
 	}
 	entries, err := os.ReadDir(c.Dir)
 	if err != nil && !errors.Is(err, os.ErrNotExist) {
-		return "", fmt.Errorf("use --dir: %w", err)
+		return "", usagef("use --dir: %w", err)
 	}
 	if len(entries) > 0 {
-		return "", fmt.Errorf("use --dir: %s is not empty", c.Dir)
+		return "", usagef("use --dir: %s is not empty", c.Dir)
 	}
 	return c.Dir, os.MkdirAll(c.Dir, 0o700)
 }

@@ -28,7 +28,7 @@ type eraseCmd struct {
 // erased is what became of one token in one sink, or in the parking.
 type erased struct {
 	Token string `json:"token"`
-	Sink  string `json:"sink"`
+	Sink  string `predictor:"sink" json:"sink"`
 	// Error says why it is not erased there; empty if it is.
 	Error string `json:"error,omitempty"`
 }
@@ -39,7 +39,7 @@ func (c *eraseCmd) Run(ctx context.Context, a *app) (err error) {
 		return err
 	}
 	if len(tokens) == 0 {
-		return errors.New("nothing to erase: name tokens, or a file with --file (- for standard input)")
+		return usagef("nothing to erase: name tokens, or a file with --file (- for standard input)")
 	}
 
 	s, closed, err := a.openWhatOpens(ctx)
@@ -158,7 +158,7 @@ func (c *eraseCmd) confirm(a *app, n int, places string) error {
 		return nil
 	}
 	if c.File == "-" {
-		return errors.New("tokens come on standard input, so nobody can be asked: add --yes, or look first with --dry-run")
+		return usagef("tokens come on standard input, so nobody can be asked: add --yes, or look first with --dry-run")
 	}
 	_, _ = fmt.Fprintf(a.stderr, "This erases %s in %s for good. Type \"erase\" to go on: ", plural(n, "token", "tokens"), places)
 	answer, err := bufio.NewReader(a.stdin).ReadString('\n')

@@ -29,9 +29,9 @@ type exportCmd struct {
 	Product        string   `help:"Product of the tokens: enhanced or eid; either if left out." enum:",enhanced,eid" default:"" placeholder:"PRODUCT"`
 	Reason         string   `help:"Why, for the audit log and the manifest, such as a ticket number." placeholder:"TEXT"`
 	Fields         []string `name:"field" sep:"none" help:"Export only this value or asset, such as id_card or BestFrame.BestFrame; may be given again." placeholder:"NAME"`
-	To             string   `type:"path" help:"Folder that exports are written into." default:"faceid-export" placeholder:"DIR"`
+	To             string   `type:"path" predictor:"folder" help:"Folder that exports are written into." default:"faceid-export" placeholder:"DIR"`
 	Recipient      []string `sep:"none" help:"Encrypt for this recipient of age, such as age1…; may be given again. Nothing is on disk in clear then." placeholder:"AGE"`
-	RecipientsFile []string `sep:"none" type:"path" help:"Encrypt for the recipients in a file, one a line; may be given again." placeholder:"FILE"`
+	RecipientsFile []string `sep:"none" type:"path" predictor:"file" help:"Encrypt for the recipients in a file, one a line; may be given again." placeholder:"FILE"`
 	DryRun         bool     `help:"Say what would be exported, and open nothing."`
 	JSON           bool     `help:"Print one JSON object per token."`
 }

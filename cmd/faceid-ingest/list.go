@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"io"
 	"strings"
-	"time"
 
 	"github.com/faceid-ingest/faceid-ingest/pipeline/privacy"
 	"github.com/faceid-ingest/faceid-ingest/pipeline/result"
@@ -16,25 +15,22 @@ import (
 )
 
 type listCmd struct {
-	Day     string `help:"Results of one day in the local time zone, as 2006-01-02." placeholder:"DAY" xor:"time"`
-	From    string `help:"Results from this day or time (RFC 3339) on." placeholder:"TIME"`
-	To      string `help:"Results before this day or time." placeholder:"TIME"`
-	Account string `help:"Results of this account." placeholder:"NAME"`
+	Day     day    `help:"Results of one day in the zone of this machine, such as 2026-11-29." placeholder:"DAY"`
+	From    when   `help:"Results fetched at or after this time: a day, \"2026-11-29 08:30\" (in the zone of this machine), RFC 3339, or how long ago, such as 2d." placeholder:"TIME"`
+	To      when   `help:"Results fetched before this time, given likewise." placeholder:"TIME"`
+	Account string `predictor:"account" help:"Results of this account." placeholder:"NAME"`
 	Product string `help:"Results of this product: enhanced or eid." enum:",enhanced,eid" default:"" placeholder:"PRODUCT"`
 	Rule    string `name:"rule-id" help:"Results of this rule." placeholder:"ID"`
 	Verdict string `help:"Only passed or only failed checks." enum:",passed,failed" default:"" placeholder:"VERDICT"`
-	Code    *int64 `help:"Results with this code (see the codes command)." placeholder:"CODE"`
+	Code    *int64 `help:"Results with this code, of the check or of its intention step (see the codes command)." placeholder:"CODE"`
 	Find    string `help:"Results of a person: the field to look up by its blind index, such as id_card, name or mobile. Its value is read from standard input, so that it stays out of the shell's history." placeholder:"FIELD"`
 	Limit   int    `short:"n" help:"At most so many, the latest first; 0 is all." default:"0"`
-	Sink    string `help:"Record sink to read from; the first one if left out." placeholder:"NAME"`
+	Sink    string `predictor:"sink" help:"Record sink to read from; the first one if left out." placeholder:"NAME"`
 	JSON    bool   `help:"Print one JSON object per line."`
 }
 
 func (c *listCmd) Run(ctx context.Context, a *app) (err error) {
-	filter, err := c.filter()
-	if err != nil {
-		return err
-	}
+	filter := c.filter()
 	s, records, err := a.openRecords(ctx, c.Sink)
 	if err != nil {
 		return err
@@ -70,7 +66,7 @@ func (c *listCmd) Run(ctx context.Context, a *app) (err error) {
 
 func listLine(out io.Writer, n int, s sinks.Summary) error {
 	if n == 0 {
-		if _, err := fmt.Fprintf(out, "%-19s %-8s %-12s %-6s %-7s %6s %6s %6s %s\n",
+		if _, err := fmt.Fprintf(out, "%-26s %-8s %-12s %-6s %-7s %6s %6s %6s %s\n",
 			"FETCHED", "PRODUCT", "ACCOUNT", "RULE", "VERDICT", "CODE", "SIM", "ASSETS", "TOKEN"); err != nil {
 			return err
 		}
@@ -79,56 +75,45 @@ func listLine(out io.Writer, n int, s sinks.Summary) error {
 	if s.Passed {
 		verdict = "passed"
 	}
-	_, err := fmt.Fprintf(out, "%-19s %-8s %-12s %-6s %-7s %6d %6s %6d %s\n", s.FetchedAt.Local().Format(time.DateTime), s.Product,
-		s.Account, dash(s.RuleID), verdict, s.Code, dash(s.Similarity), s.Assets, printable([]byte(s.Token)))
+	_, err := fmt.Fprintf(out, "%-26s %-8s %-12s %-6s %-7s %6d %6s %6d %s\n", timeText(s.FetchedAt), s.Product,
+		s.Account, dash(s.RuleID), verdict, decidingCode(s), dash(s.Similarity), s.Assets, printable([]byte(s.Token)))
 	return err
 }
 
-func (c *listCmd) filter() (sinks.Filter, error) {
-	f := sinks.Filter{Account: c.Account, Product: result.Product(c.Product), RuleID: c.Rule, Code: c.Code, Limit: c.Limit}
-	if c.Limit < 0 {
-		return f, errors.New("--limit must not be negative")
+// decidingCode returns the code that says why a check has the verdict it has: where the
+// check itself is passed, and an intention step is not, that step's.
+func decidingCode(s sinks.Summary) int64 {
+	if s.Code == 0 && s.IntentionCode != nil {
+		return *s.IntentionCode
 	}
+	return s.Code
+}
+
+// Validate says what is wrong with the flags.
+func (c *listCmd) Validate() error {
+	if c.Limit < 0 {
+		return errors.New("--limit must be 0, for all, or more")
+	}
+	if !c.Day.IsZero() && !(c.From.IsZero() && c.To.IsZero()) {
+		return errors.New("--day does not go with --from and --to")
+	}
+	if !c.From.IsZero() && !c.To.IsZero() && !c.From.Before(c.To.Time) {
+		return errors.New("--from must be before --to")
+	}
+	return nil
+}
+
+func (c *listCmd) filter() sinks.Filter {
+	f := sinks.Filter{Account: c.Account, Product: result.Product(c.Product), RuleID: c.Rule, Code: c.Code, Limit: c.Limit}
 	if c.Verdict != "" {
 		passed := c.Verdict == "passed"
 		f.Passed = &passed
 	}
-	if c.Day != "" && c.From+c.To != "" {
-		return f, errors.New("--day does not go with --from and --to")
+	f.From, f.To = c.From.Time, c.To.Time
+	if !c.Day.IsZero() {
+		f.From, f.To = c.Day.Time, c.Day.AddDate(0, 0, 1)
 	}
-	if c.Day != "" {
-		day, err := time.ParseInLocation(time.DateOnly, c.Day, time.Local)
-		if err != nil {
-			return f, fmt.Errorf("--day must be a day such as %s", time.Now().Format(time.DateOnly))
-		}
-		f.From, f.To = day, day.AddDate(0, 0, 1)
-	}
-	for _, bound := range []struct {
-		flag, text string
-		at         *time.Time
-	}{{"--from", c.From, &f.From}, {"--to", c.To, &f.To}} {
-		if bound.text == "" {
-			continue
-		}
-		at, err := parseTime(bound.text)
-		if err != nil {
-			return f, fmt.Errorf("%s %w", bound.flag, err)
-		}
-		*bound.at = at
-	}
-	return f, nil
-}
-
-// parseTime reads a local day or a time with its zone.
-func parseTime(text string) (time.Time, error) {
-	if day, err := time.ParseInLocation(time.DateOnly, text, time.Local); err == nil {
-		return day, nil
-	}
-	at, err := time.Parse(time.RFC3339, text)
-	if err != nil {
-		return at, fmt.Errorf("must be a day such as %[1]s or a time such as %[1]sT08:30:00+08:00", time.Now().Format(time.DateOnly))
-	}
-	return at, nil
+	return f
 }
 
 // maxValue bounds a value to look up, in bytes.
@@ -138,7 +123,7 @@ const maxValue = 4096
 func lookUp(policy *privacy.Policy, field string, in io.Reader) (privacy.Field, string, error) {
 	f := privacy.Field(field)
 	if !f.Valid() {
-		return "", "", fmt.Errorf("--find: there is no field %q; try id_card, name or mobile", field)
+		return "", "", usagef("--find: there is no field %q; try id_card, name or mobile", field)
 	}
 	text, err := io.ReadAll(io.LimitReader(in, maxValue))
 	if err != nil {
@@ -146,10 +131,10 @@ func lookUp(policy *privacy.Policy, field string, in io.Reader) (privacy.Field, 
 	}
 	index := policy.Index(f, result.NewSensitive(strings.TrimSpace(string(text))))
 	if index == "" {
-		return "", "", fmt.Errorf("--find: give a value of %s on standard input", f)
+		return "", "", usagef("--find: give a value of %s on standard input", f)
 	}
 	if rule := policy.Rule(f); rule != privacy.Hash && rule != privacy.SealHash && rule != privacy.MaskHash {
-		return "", "", fmt.Errorf("--find: %s has no blind index: privacy.fields says %s", f, rule)
+		return "", "", usagef("--find: %s has no blind index: privacy.fields says %s", f, rule)
 	}
 	return f, index, nil
 }

@@ -4,7 +4,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -12,26 +11,15 @@ import (
 	"syscall"
 
 	"github.com/alecthomas/kong"
-	kongcompletion "github.com/jotaen/kong-completion"
 
 	"github.com/faceid-ingest/faceid-ingest/config"
 )
 
-// Exit codes, the same for every command.
-const (
-	exitDone    = 0
-	exitFailed  = 1
-	exitUsage   = 2
-	exitPartial = 3
-)
-
-// errPartial says that a command did some of its work; it has already said what
-// is missing.
-var errPartial = errors.New("partly done")
-
 // cli is the command line.
 type cli struct {
-	Config string `short:"c" type:"path" placeholder:"FILE" env:"FACEID_INGEST_CONFIG" help:"Configuration file. Without one the embedded default is used: NATS in this process, results under ./data."`
+	Config string `short:"c" type:"path" predictor:"file" placeholder:"FILE" env:"FACEID_INGEST_CONFIG" help:"Configuration file. Without one the embedded default is used: NATS in this process, results under ./data."`
+
+	ShowVersion kong.VersionFlag `name:"version" help:"Print the version."`
 
 	Run     runCmd     `cmd:"" help:"Run the daemon: ingest results as their checks are completed."`
 	Demo    demoCmd    `cmd:"" help:"Show the whole way of a result on this machine, with nothing configured."`
@@ -46,8 +34,9 @@ type cli struct {
 	Keys    keysCmd    `cmd:"" help:"Manage the keyring that seals personal data."`
 	Conf    configCmd  `cmd:"" name:"config" help:"Check a configuration, or print an example or the schema of one."`
 	Codes   codesCmd   `cmd:"" help:"Explain result codes and the API's error codes."`
-	Man     manCmd     `cmd:"" help:"Print the manual page: faceid-ingest man | man -l -"`
+	Man     manCmd     `cmd:"" help:"Print the manual page."`
 	Version versionCmd `cmd:"" help:"Print the version."`
+	Help    helpCmd    `cmd:"" help:"Show the help of a command."`
 
 	Completion completionCmd `cmd:"" help:"Print what makes a shell complete commands and flags."`
 }
@@ -83,9 +72,58 @@ func main() {
 	// The first signal asks the command to finish; a second one ends it at once.
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	context.AfterFunc(ctx, stop)
-	code := run(ctx, os.Args[1:], os.Stdin, os.Stdout, os.Stderr)
+	code := run(ctx, os.Args[1:], input{ctx, os.Stdin}, os.Stdout, os.Stderr)
 	stop()
 	os.Exit(code)
+}
+
+// input ends when ctx does, so that a command which waits for somebody to type, or
+// for another program, is stopped by the first signal.
+type input struct {
+	ctx  context.Context //nolint:containedctx // it bounds the process, and readers take none
+	file *os.File
+}
+
+// Fd is how a terminal is known.
+func (i input) Fd() uintptr { return i.file.Fd() }
+
+func (i input) Read(p []byte) (int, error) {
+	type read struct {
+		n   int
+		err error
+	}
+	buffer, done := make([]byte, len(p)), make(chan read, 1)
+	// A read that nothing comes for ends with the process.
+	go func() {
+		n, err := i.file.Read(buffer)
+		done <- read{n, err}
+	}()
+
+	select {
+	case r := <-done:
+		return copy(p, buffer[:r.n]), r.err
+	case <-i.ctx.Done():
+		return 0, i.ctx.Err()
+	}
+}
+
+// newParser returns the command line's parser, with an example in the help of every
+// command. It calls exit where it has printed what was asked for.
+func newParser(c *cli, stdout, stderr io.Writer, exit func(int)) (*kong.Kong, error) {
+	parser, err := kong.New(c,
+		kong.Name("faceid-ingest"),
+		kong.Description("Stores Tencent Cloud FaceID (人脸核身) results before they are deleted, three days after the check."),
+		kong.ConfigureHelp(kong.HelpOptions{Compact: true}),
+		kong.Vars{"version": thisBuild().String()},
+		kong.Writers(stdout, stderr),
+		kong.Exit(exit),
+	)
+	if err != nil {
+		return nil, err
+	}
+
+	addExamples(parser.Model.Node)
+	return parser, nil
 }
 
 // run parses and runs one command line and returns its exit code.
@@ -93,57 +131,27 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 	var c cli
 	code := exitDone
 	exited := false
-	parser, err := kong.New(&c,
-		kong.Name("faceid-ingest"),
-		kong.Description("Stores Tencent Cloud FaceID (人脸核身) results before they are deleted, three days after the check."),
-		kong.UsageOnError(),
-		kong.ConfigureHelp(kong.HelpOptions{Compact: true}),
-		kong.Writers(stdout, stderr),
-		kong.Exit(func(n int) { code, exited = n, true }),
-	)
+	parser, err := newParser(&c, stdout, stderr, func(n int) { code, exited = n, true })
 	if err != nil {
 		_, _ = fmt.Fprintln(stderr, "faceid-ingest:", err)
 		return exitFailed
 	}
+
 	// A shell that asks how to go on is answered, and nothing else is done.
-	kongcompletion.Register(parser)
+	completeLine(parser)
 	if exited {
 		return code
 	}
+
 	command, err := parser.Parse(args)
 	if exited {
 		return code
 	}
 	if err != nil {
-		_, _ = fmt.Fprintln(stderr, "faceid-ingest:", err)
-		_, _ = fmt.Fprintln(stderr, "Run \"faceid-ingest --help\" for the commands and flags.")
-		return exitUsage
+		return usageCode(parser, err, stderr)
 	}
+
 	a := &app{stdout: stdout, stderr: stderr, stdin: stdin, configFile: c.Config}
 	command.BindTo(ctx, (*context.Context)(nil))
-	return exitCode(command.Run(a), stderr)
-}
-
-// exitCode prints err, unless it has been told already, and returns its code.
-func exitCode(err error, stderr io.Writer) int {
-	var invalid *config.Error
-	var foreign *ownerError
-	switch {
-	case err == nil:
-		return exitDone
-	case errors.Is(err, errPartial):
-		return exitPartial
-	case errors.As(err, &invalid):
-		_, _ = fmt.Fprintln(stderr, err)
-		return exitUsage
-	case errors.As(err, &foreign):
-		_, _ = fmt.Fprintln(stderr, "faceid-ingest:", err)
-		return exitUsage
-	default:
-		_, _ = fmt.Fprintln(stderr, "faceid-ingest:", err)
-		if hint := foreignHint(err); hint != "" {
-			_, _ = fmt.Fprintln(stderr, "faceid-ingest:", hint)
-		}
-		return exitFailed
-	}
+	return exitCode(ctx, command.Run(a), stderr)
 }

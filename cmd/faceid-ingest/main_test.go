@@ -34,7 +34,7 @@ func TestDemo(t *testing.T) {
 	if sum["assets"].(float64) < 72 || sum["bytes"].(float64) < 1e6 || sum["folder"] != folder {
 		t.Errorf("%s", stdout)
 	}
-	if _, stderr := command(t, exitFailed, "", "demo", "--dir", folder); !strings.Contains(stderr, "is not empty") {
+	if _, stderr := command(t, exitUsage, "", "demo", "--dir", folder); !strings.Contains(stderr, "is not empty") {
 		t.Errorf("%s", stderr)
 	}
 	stdout, stderr := command(t, exitDone, "", "demo", "--results", "3")
@@ -70,7 +70,7 @@ func TestUsage(t *testing.T) {
 		{"codes 4711", exitFailed, "", "no result code 4711 is documented"},
 		{"config example", exitDone, "accounts:", ""},
 		{"--config /nowhere/config.yaml run", exitUsage, "", "/nowhere/config.yaml"},
-		{"demo --results 0", exitFailed, "", "--results must be 1 or more"},
+		{"demo --results 0", exitUsage, "", "--results must be 1 or more"},
 	} {
 		stdout, stderr := command(t, test.code, "", strings.Fields(test.args)...)
 		if !strings.Contains(stdout, test.stdout) || !strings.Contains(stderr, test.stderr) {
@@ -81,7 +81,7 @@ func TestUsage(t *testing.T) {
 
 func TestRunWithoutAccounts(t *testing.T) {
 	t.Chdir(t.TempDir())
-	if _, stderr := command(t, exitFailed, "", "run"); !strings.Contains(stderr, "no account is configured") {
+	if _, stderr := command(t, exitUsage, "", "run"); !strings.Contains(stderr, "no account is configured") {
 		t.Errorf("%s", stderr)
 	}
 }
@@ -172,7 +172,7 @@ func TestConfigCheckOnline(t *testing.T) {
 	check(exitFailed, "AuthFailure.SignatureFailure: the signature is wrong: check secret_key")
 	s.write("config.yaml", strings.Replace(read(t, s.config), s.api.URL(), "http://127.0.0.1:1", 1))
 	check(exitFailed, "connection refused")
-	if _, stderr := s.command(exitFailed, "config", "check", "--token", "x"); !strings.Contains(stderr, "--token is for --online") {
+	if _, stderr := s.command(exitUsage, "config", "check", "--token", "x"); !strings.Contains(stderr, "--token is for --online") {
 		t.Error(stderr)
 	}
 }
@@ -201,16 +201,16 @@ func TestPublish(t *testing.T) {
 	if stdout, _ := s.command(exitDone, "publish", "--rule-id", "1", "--again", "TOKEN-1"); !strings.Contains(stdout, "published 1, 0 wrong\n") {
 		t.Errorf("%s", stdout)
 	}
-	if _, stderr := s.command(exitPartial, "publish", "TOKEN-3"); !strings.Contains(stderr, "needs a rule") {
+	if _, stderr := s.command(exitUsage, "publish", "TOKEN-3"); !strings.Contains(stderr, "needs a rule") {
 		t.Errorf("%s", stderr)
 	}
 	if stdout, _ := s.command(exitDone, "publish", "--dry-run", "--rule-id", "1", "TOKEN-4"); !strings.Contains(stdout, "would publish 1") {
 		t.Errorf("%s", stdout)
 	}
-	if _, stderr := s.command(exitFailed, "publish"); !strings.Contains(stderr, "nothing to publish") {
+	if _, stderr := s.command(exitUsage, "publish"); !strings.Contains(stderr, "nothing to publish") {
 		t.Errorf("%s", stderr)
 	}
-	if _, stderr := s.command(exitFailed, "publish", "--account", "mian", "T"); !strings.Contains(stderr, `no account "mian" in the configuration, only main`) {
+	if _, stderr := s.command(exitUsage, "publish", "--account", "mian", "T"); !strings.Contains(stderr, `no account "mian" in the configuration, only main`) {
 		t.Errorf("%s", stderr)
 	}
 	status := s.status()

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -22,10 +23,10 @@ const maxLine = event.MaxBody
 
 type publishCmd struct {
 	Tokens  []string `arg:"" optional:"" name:"token" help:"BizTokens or EidTokens."`
-	Account string   `help:"Account the tokens belong to; may be left out when there is only one." placeholder:"NAME"`
+	Account string   `predictor:"account" help:"Account the tokens belong to; may be left out when there is only one." placeholder:"NAME"`
 	Product string   `help:"Product of the tokens: ${enum}." enum:"enhanced,eid" default:"enhanced"`
 	Rule    string   `name:"rule-id" help:"Rule of enhanced tokens; left out, the account's default." placeholder:"ID"`
-	File    string   `short:"f" type:"path" placeholder:"FILE" help:"Read tokens from a file, one per line, or - for standard input. A line that begins with { is an event in JSON."`
+	File    string   `short:"f" type:"path" predictor:"file" placeholder:"FILE" help:"Read tokens from a file, one per line, or - for standard input. A line that begins with { is an event in JSON."`
 	Lane    string   `help:"Lane: ${enum}." enum:"live,backfill" default:"live"`
 	Again   bool     `help:"Have the tokens ingested once more, even if they were published just now: for what became a dead letter and is mended."`
 	DryRun  bool     `help:"Check the input and publish nothing."`
@@ -53,7 +54,7 @@ func (c *publishCmd) Run(ctx context.Context, a *app) error {
 		c.Rule = account.RuleID
 	}
 	if len(c.Tokens) == 0 && c.File == "" {
-		return errors.New("nothing to publish: name tokens, or a file with --file (- for standard input)")
+		return usagef("nothing to publish: name tokens, or a file with --file (- for standard input)")
 	}
 	publish := func(event.Event) (bool, error) { return false, nil }
 	if !c.DryRun {
@@ -77,17 +78,21 @@ func (c *publishCmd) Run(ctx context.Context, a *app) error {
 		}
 		publish = func(e event.Event) (bool, error) { return publisher.publish(ctx, e) }
 	}
-	sum, err := c.publishAll(a, publish)
+	sum, err := c.publishAll(ctx, a, publish)
 	if err != nil {
 		return err
 	}
 	if err := c.print(a, sum); err != nil {
 		return err
 	}
-	if sum.Failed > 0 {
+	switch {
+	case sum.Failed == 0:
+		return nil
+	case sum.Published+sum.Duplicates == 0:
+		return errors.New("nothing was published: every line is wrong")
+	default:
 		return errPartial
 	}
-	return nil
 }
 
 // pickAccount returns the account of the given name; there must be no doubt which
@@ -104,60 +109,102 @@ func pickAccount(cfg *config.Config, name string) (config.Account, error) {
 	case len(names) == 0 && name != "":
 		// Without accounts in the configuration (a machine that only publishes)
 		// the name is taken as it is.
-		return config.Account{Name: name}, event.CheckAccount(name)
+		if err := event.CheckAccount(name); err != nil {
+			return config.Account{}, usagef("--account: %w", err)
+		}
+		return config.Account{Name: name}, nil
 	case len(names) == 0:
-		return config.Account{}, errors.New("name the account with --account")
+		return config.Account{}, usagef("the configuration has no account: name one with --account, or give the configuration with --config")
 	case name == "":
-		return config.Account{}, fmt.Errorf("name the account with --account: %s", strings.Join(names, ", "))
+		return config.Account{}, usagef("there are several accounts: name one with --account: %s", strings.Join(names, ", "))
 	default:
-		return config.Account{}, fmt.Errorf("there is no account %q in the configuration, only %s", name, strings.Join(names, ", "))
+		return config.Account{}, usagef("there is no account %q in the configuration, only %s", name, strings.Join(names, ", "))
 	}
 }
 
-// publishAll publishes arguments, then the file. A wrong line is reported and
-// the others go on.
-func (c *publishCmd) publishAll(a *app, publish func(event.Event) (bool, error)) (published, error) {
+// publishAll publishes arguments, then the file. Nothing is published if an argument is
+// wrong; a wrong line of the file is reported and the others go on.
+func (c *publishCmd) publishAll(ctx context.Context, a *app, publish func(event.Event) (bool, error)) (published, error) {
 	var sum published
-	one := func(where string, line []byte) error {
-		e, err := c.parse(line)
-		if err == nil {
-			var duplicate bool
-			if duplicate, err = publish(e); err == nil {
-				if duplicate {
-					sum.Duplicates++
-				} else {
-					sum.Published++
-				}
-				return nil
-			}
-		}
-		sum.Failed++
-		var wrong *event.MalformedError
-		_, _ = fmt.Fprintf(a.stderr, "%s: %v\n", where, err)
-		if errors.As(err, &wrong) {
-			return nil
-		}
-		// The stream cannot be reached; the rest would fail the same way.
-		return fmt.Errorf("stopped at %s; publish it and what follows again", where)
-	}
+	given := make([]event.Event, len(c.Tokens))
 	for i, token := range c.Tokens {
-		if err := one(fmt.Sprintf("argument %d", i+1), []byte(token)); err != nil {
+		var err error
+		if given[i], err = c.parse([]byte(strings.TrimSpace(token))); err != nil {
+			return sum, usagef("token %d: %s; nothing was published", i+1, strings.TrimPrefix(err.Error(), "malformed event: "))
+		}
+	}
+
+	one := func(where string, e event.Event) error {
+		var wrong *event.MalformedError
+		duplicate, err := publish(e)
+		switch {
+		case errors.As(err, &wrong):
+			sum.Failed++
+			_, _ = fmt.Fprintf(a.stderr, "%s: %v\n", where, err)
+		case err == nil && duplicate:
+			sum.Duplicates++
+		case err == nil:
+			sum.Published++
+		case ctx.Err() != nil:
+			return fmt.Errorf("%w at %s: publish it and what follows again", errInterrupted, where)
+		default:
+			// The stream cannot be reached; the rest would fail the same way.
+			return fmt.Errorf("%s: %w; publish it and what follows again", where, err)
+		}
+		return nil
+	}
+	for i, e := range given {
+		if err := one(fmt.Sprintf("token %d", i+1), e); err != nil {
 			return sum, err
 		}
 	}
-	if c.File == "" {
-		return sum, nil
-	}
-	input, name := a.stdin, "standard input"
-	if c.File != "-" {
-		file, err := os.Open(c.File)
+
+	err := c.eachInFile(a, func(where string, line []byte) error {
+		e, err := c.parse(line)
 		if err != nil {
-			return sum, fmt.Errorf("read tokens: %w", err)
+			sum.Failed++
+			_, err = fmt.Fprintf(a.stderr, "%s: %v\n", where, err)
+			return err
 		}
-		defer func() { _ = file.Close() }()
-		input, name = file, c.File
+		return one(where, e)
+	})
+	return sum, err
+}
+
+// eachInFile visits the lines of --file, and shows on a terminal how far it is.
+func (c *publishCmd) eachInFile(a *app, do func(where string, line []byte) error) error {
+	switch c.File {
+	case "":
+		return nil
+	case "-":
+		return eachLine(a.stdin, "standard input", do)
 	}
-	return sum, eachLine(input, name, one)
+
+	file, err := os.Open(c.File)
+	if err != nil {
+		return usagef("read tokens: %w", err)
+	}
+	defer func() { _ = file.Close() }() // only read
+
+	size := int64(0)
+	if info, err := file.Stat(); err == nil {
+		size = info.Size()
+	}
+	show, done := newBar(a.stderr, c.JSON, size, "publishing")
+	defer done()
+	return eachLine(&countingReader{file, show}, c.File, do)
+}
+
+// countingReader says how many bytes were read so far.
+type countingReader struct {
+	io.Reader
+	read func(n int64)
+}
+
+func (r *countingReader) Read(p []byte) (int, error) {
+	n, err := r.Reader.Read(p)
+	r.read(int64(n))
+	return n, err
 }
 
 func eachLine(input io.Reader, name string, do func(where string, line []byte) error) error {
@@ -184,11 +231,14 @@ func eachLine(input io.Reader, name string, do func(where string, line []byte) e
 func (c *publishCmd) parse(line []byte) (event.Event, error) {
 	product := result.Product(c.Product)
 	e := event.Event{Token: string(line)}
-	if line[0] == '{' {
+	if bytes.HasPrefix(line, []byte("{")) {
 		var err error
 		if e, err = event.Decode(product, line); err != nil {
 			return event.Event{}, err
 		}
+	}
+	if err := event.CheckToken(e.Token); err != nil {
+		return event.Event{}, err
 	}
 	if e.RuleID == "" && product == result.Enhanced {
 		e.RuleID = c.Rule
@@ -196,7 +246,7 @@ func (c *publishCmd) parse(line []byte) (event.Event, error) {
 			return event.Event{}, &event.MalformedError{Problem: "an enhanced token needs a rule: give --rule-id, or rule_id in the account's configuration"}
 		}
 	}
-	return e, event.CheckToken(e.Token)
+	return e, nil
 }
 
 func (c *publishCmd) print(a *app, sum published) error {

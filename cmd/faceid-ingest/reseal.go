@@ -24,7 +24,7 @@ import (
 )
 
 type keysResealCmd struct {
-	Sink     string `help:"Only this sink, or parked for results that wait for a sink." placeholder:"NAME"`
+	Sink     string `predictor:"sink" help:"Only this sink, or parked for results that wait for a sink." placeholder:"NAME"`
 	DryRun   bool   `help:"Count the tokens that would be looked at, and change nothing."`
 	Parallel int    `help:"How many tokens are resealed at once; 0 is one per processor." default:"0"`
 	JSON     bool   `help:"Print the sums as one JSON object."`
@@ -32,7 +32,7 @@ type keysResealCmd struct {
 
 // resealSum is what became of the tokens of one sink.
 type resealSum struct {
-	Sink string `json:"sink"`
+	Sink string `predictor:"sink" json:"sink"`
 	// Tokens is how many there are; Resealed of them have changed, Failed could not
 	// be resealed.
 	Tokens   int `json:"tokens"`
@@ -127,8 +127,8 @@ func (c *keysResealCmd) Run(ctx context.Context, a *app) (err error) {
 	if err := c.print(a, sums); err != nil {
 		return err
 	}
-	if err := ctx.Err(); err != nil {
-		return fmt.Errorf("stopped: %w; run it again, which goes on where this ended", err)
+	if ctx.Err() != nil {
+		return fmt.Errorf("%w; run it again, which goes on where this ended", errInterrupted)
 	}
 	for _, sum := range sums {
 		if sum.Failed > 0 || sum.Error != "" {
@@ -156,7 +156,7 @@ func (c *keysResealCmd) choose(a *app, all []sinks.Sink, parked parkedResults) (
 		_, _ = fmt.Fprintf(a.stderr, "sink %s keeps nothing that could be resealed; what it has sent stays sealed as it was\n", sink.Name())
 	}
 	if len(keepers) == 0 {
-		return nil, errors.New("there is no such sink whose content can be resealed")
+		return nil, usagef("--sink: %q is not the name of a sink whose content can be resealed", c.Sink)
 	}
 	return keepers, nil
 }

@@ -22,7 +22,7 @@ func (c *runCmd) Run(ctx context.Context, a *app) error {
 		return err
 	}
 	if len(cfg.Accounts) == 0 {
-		return errors.New("no account is configured, so there is nothing to ingest: \"faceid-ingest config example\" shows how to add one, \"faceid-ingest demo\" needs none")
+		return usagef("no account is configured, so there is nothing to ingest: \"faceid-ingest config example\" shows how to add one, \"faceid-ingest demo\" needs none")
 	}
 	if err := refuseForDaemon(cfg); err != nil {
 		return err

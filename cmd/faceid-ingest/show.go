@@ -10,7 +10,6 @@ import (
 	"strconv"
 	"strings"
 	"text/tabwriter"
-	"time"
 
 	"github.com/faceid-ingest/faceid-ingest/pipeline/privacy"
 )
@@ -21,7 +20,7 @@ type showCmd struct {
 	Open    bool            `name:"reveal" help:"Open sealed values. Needs the keyring and --reason, and leaves an entry in the audit log."`
 	Reason  string          `help:"Why values are opened, for the audit log, such as a ticket number." placeholder:"TEXT"`
 	Fields  []privacy.Field `name:"field" sep:"none" help:"Open only this field, such as name or id_card; may be given again." placeholder:"NAME"`
-	Sink    string          `help:"Record sink to read from; the first one if left out." placeholder:"NAME"`
+	Sink    string          `predictor:"sink" help:"Record sink to read from; the first one if left out." placeholder:"NAME"`
 	JSON    bool            `help:"Print the whole record as JSON."`
 }
 
@@ -92,7 +91,7 @@ func showTable(out io.Writer, rec *privacy.Record) error {
 	line("product", string(rec.Product))
 	line("account", rec.Account)
 	line("rule", rec.RuleID)
-	line("fetched", rec.FetchedAt.Local().Format(time.RFC3339))
+	line("fetched", timeText(rec.FetchedAt))
 	line("request", rec.RequestID)
 	v := rec.Verdict
 	outcome := "failed"
@@ -122,7 +121,7 @@ func showTable(out io.Writer, rec *privacy.Record) error {
 		if t.Charged {
 			charged = ", charged"
 		}
-		line(fmt.Sprintf("attempt[%d]", i), fmt.Sprintf("%s %s%s", t.Time.Local().Format(time.DateTime), t.Message, charged))
+		line(fmt.Sprintf("attempt[%d]", i), fmt.Sprintf("%s %s%s", timeText(t.Time), t.Message, charged))
 	}
 	for _, w := range rec.Warnings {
 		line("warning", fmt.Sprintf("%s %d", w.Side, w.Code))

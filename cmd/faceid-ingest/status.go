@@ -20,14 +20,14 @@ import (
 )
 
 type statusCmd struct {
-	JSON  bool          `help:"Print JSON; with --watch, one object per line."`
-	Watch bool          `short:"w" help:"Show it again and again, until interrupted."`
-	Every time.Duration `default:"2s" help:"Time between two looks with --watch."`
+	JSON  bool            `help:"Print JSON; with --watch, one object per line."`
+	Watch bool            `short:"w" help:"Show it again and again, until interrupted."`
+	Every config.Duration `default:"2s" help:"Time between two looks with --watch."`
 }
 
 // Validate says what is wrong with the flags.
 func (c *statusCmd) Validate() error {
-	if c.Every < 100*time.Millisecond {
+	if c.Every.Duration() < 100*time.Millisecond {
 		return errors.New("--every must be 100ms or more")
 	}
 	return nil
@@ -47,7 +47,7 @@ func (c *statusCmd) Run(ctx context.Context, a *app) error {
 	if !c.Watch {
 		return c.once(ctx, a, conn, names)
 	}
-	tick := time.NewTicker(c.Every)
+	tick := time.NewTicker(c.Every.Duration())
 	defer tick.Stop()
 	for {
 		if err := c.once(ctx, a, conn, names); err != nil {
@@ -90,7 +90,7 @@ func (c *statusCmd) once(ctx context.Context, a *app, conn *broker.Conn, account
 		if isTerminal(a.stdout) {
 			page.WriteString(clearScreen)
 		}
-		_, _ = fmt.Fprintf(&page, "%s\n\n", time.Now().Format(time.DateTime))
+		_, _ = fmt.Fprintf(&page, "%s\n\n", timeText(time.Now()))
 	}
 	printStatus(&page, status)
 	_, err = io.WriteString(a.stdout, page.String())
@@ -125,10 +125,10 @@ func printStatus(w io.Writer, s pipeline.Status) {
 		_, _ = fmt.Fprintf(w, "nearest deadline of account %s: "+what+"\n", d.Account, d.Token, seconds(max(d.LeftSeconds, -d.LeftSeconds)))
 	}
 	for _, p := range s.Paused {
-		_, _ = fmt.Fprintf(w, "account %s is paused by daemon %s since %s: %s\n", p.Account, p.Replica, p.Since.Local().Format(time.DateTime), p.Text)
+		_, _ = fmt.Fprintf(w, "account %s is paused by daemon %s since %s: %s\n", p.Account, p.Replica, timeText(p.Since), p.Text)
 	}
 	for _, d := range s.SinksDown {
-		_, _ = fmt.Fprintf(w, "sink %s does not take results of daemon %s since %s (%s)\n", d.Sink, d.Replica, d.Since.Local().Format(time.DateTime), d.Class)
+		_, _ = fmt.Fprintf(w, "sink %s does not take results of daemon %s since %s (%s)\n", d.Sink, d.Replica, timeText(d.Since), d.Class)
 	}
 	if s.Parked.Results > 0 {
 		_, _ = fmt.Fprintf(w, "parked: %d results, %s of %s\n", s.Parked.Results, bytesText(s.Parked.Bytes), bytesText(s.Parked.Quota))

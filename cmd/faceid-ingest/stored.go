@@ -105,7 +105,7 @@ func (a *app) openRecords(ctx context.Context, name string) (*store, sinks.Recor
 	if err := errors.Join(failed...); err != nil {
 		return nil, nil, err
 	}
-	return nil, nil, errors.New("no configured sink keeps records that can be read: add one of type sqlite, postgres or mysql, or name it with --sink")
+	return nil, nil, usagef("no configured sink keeps records that can be read: add one of type sqlite, postgres or mysql, or name it with --sink")
 }
 
 // keys returns the keys that a token may have: of one product, or of each.

@@ -67,10 +67,10 @@ func TestList(t *testing.T) {
 		t.Errorf("%s", stdout)
 	}
 	for args, want := range map[string]string{
-		"--day x":                    "--day must be a day such as",
-		"--day 2026-01-01 --from x":  "--day does not go with",
-		"--to soon":                  "--to must be a day",
-		"--limit=-1":                 "--limit must not be negative",
+		"--day x":                    "--day: must be a day such as",
+		"--day 2026-01-01 --from 1d": "--day does not go with",
+		"--to soon":                  "--to: must be a day",
+		"--limit=-1":                 "--limit must be 0, for all, or more",
 		"--find nose":                `there is no field "nose"`,
 		"--find location":            "has no blind index",
 		"--sink media":               "no configured sink keeps records",
@@ -80,7 +80,7 @@ func TestList(t *testing.T) {
 		if strings.HasSuffix(args, "name") {
 			stdin = ""
 		}
-		if _, stderr := command(t, exitFailed, stdin, append([]string{"--config", s.config, "list"}, strings.Fields(args)...)...); !strings.Contains(stderr, want) {
+		if _, stderr := command(t, exitUsage, stdin, append([]string{"--config", s.config, "list"}, strings.Fields(args)...)...); !strings.Contains(stderr, want) {
 			t.Errorf("%s: %s", args, stderr)
 		}
 	}
@@ -139,10 +139,10 @@ func TestErase(t *testing.T) {
 	if _, stderr := command(t, exitFailed, "no\n", "--config", s.config, "erase", gone.Token); !strings.Contains(stderr, "nothing was erased") {
 		t.Error(stderr)
 	}
-	if _, stderr := command(t, exitFailed, gone.Token, "--config", s.config, "erase", "--file", "-"); !strings.Contains(stderr, "add --yes") {
+	if _, stderr := command(t, exitUsage, gone.Token, "--config", s.config, "erase", "--file", "-"); !strings.Contains(stderr, "add --yes") {
 		t.Error(stderr)
 	}
-	if _, stderr := s.command(exitFailed, "erase"); !strings.Contains(stderr, "nothing to erase") {
+	if _, stderr := s.command(exitUsage, "erase"); !strings.Contains(stderr, "nothing to erase") {
 		t.Error(stderr)
 	}
 	found, _ := command(t, exitDone, gone.Person.IDCard, "--config", s.config, "list", "--find", "id_card", "--json")

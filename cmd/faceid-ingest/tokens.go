@@ -14,7 +14,7 @@ import (
 // tokenList is how a command is told which tokens to work on.
 type tokenList struct {
 	Tokens []string `arg:"" optional:"" name:"token" help:"BizTokens or EidTokens."`
-	File   string   `short:"f" type:"path" placeholder:"FILE" help:"Read tokens from a file, one per line, or - for standard input. A line of \"list --json\" will do."`
+	File   string   `short:"f" type:"path" predictor:"file" placeholder:"FILE" help:"Read tokens from a file, one per line, or - for standard input. A line of \"list --json\" will do."`
 }
 
 // namedToken is a token, and its product where the list says it.
@@ -40,11 +40,11 @@ func (l *tokenList) read(a *app) ([]namedToken, error) {
 		if line[0] == '{' {
 			token = namedToken{}
 			if err := json.Unmarshal(line, &token); err != nil {
-				return fmt.Errorf("%s: not a line of list --json", where)
+				return usagef("%s: is not a line of \"list --json\"", where)
 			}
 		}
 		if err := event.CheckToken(token.Token); err != nil {
-			return fmt.Errorf("%s: %w", where, err)
+			return usagef("%s: %w", where, err)
 		}
 
 		tokens = append(tokens, token)
@@ -53,7 +53,7 @@ func (l *tokenList) read(a *app) ([]namedToken, error) {
 
 	for i, token := range l.Tokens {
 		if token == "" {
-			return nil, fmt.Errorf("argument %d is empty", i+1)
+			return nil, usagef("argument %d: token is missing", i+1)
 		}
 		if err := add(fmt.Sprintf("argument %d", i+1), []byte(token)); err != nil {
 			return nil, err
@@ -72,7 +72,7 @@ func (l *tokenList) eachInFile(a *app, do func(where string, line []byte) error)
 
 	file, err := os.Open(l.File)
 	if err != nil {
-		return fmt.Errorf("read tokens: %w", err)
+		return usagef("read tokens: %w", err)
 	}
 	defer func() { err = errors.Join(err, file.Close()) }()
 

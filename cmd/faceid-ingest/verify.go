@@ -25,7 +25,7 @@ import (
 
 type verifyCmd struct {
 	Sample   string `help:"Part of the tokens to look at, such as 5% or 0.05; the same ones each time." default:"100%" placeholder:"PART"`
-	Sink     string `help:"Only go through this sink; it is still compared with the others." placeholder:"NAME"`
+	Sink     string `predictor:"sink" help:"Only go through this sink; it is still compared with the others." placeholder:"NAME"`
 	Resume   bool   `help:"Go on where a run that was stopped has got to."`
 	Parallel int    `help:"How many tokens are looked at at once; 0 is one per processor." default:"0"`
 	JSON     bool   `help:"Print one JSON object per problem, and the sum in the last line."`
@@ -77,6 +77,9 @@ func (c *verifyCmd) Run(ctx context.Context, a *app) (err error) {
 	}, chosen, from.Position)
 	done()
 	if runErr != nil {
+		if ctx.Err() != nil {
+			runErr = errInterrupted
+		}
 		if last != (verify.Position{}) {
 			runErr = fmt.Errorf("%w; go on with --resume", runErr)
 		}
@@ -102,7 +105,7 @@ func parsePart(text string) (float64, error) {
 		part /= 100
 	}
 	if err != nil || !(part > 0 && part <= 1) {
-		return 0, fmt.Errorf("--sample must be above 0%% and at most 100%%, not %q", text)
+		return 0, usagef("--sample must be above 0%% and at most 100%%, not %q", text)
 	}
 	return part, nil
 }
@@ -116,7 +119,7 @@ func (c *verifyCmd) choose(all []sinks.Sink) ([]sinks.Sink, error) {
 		}
 	}
 	if len(chosen) == 0 {
-		return nil, errors.New("there is no such sink whose content can be read again")
+		return nil, usagef("--sink: %q is not the name of a sink whose content can be read again", c.Sink)
 	}
 	return chosen, nil
 }
@@ -129,13 +132,13 @@ func (c *verifyCmd) begin(file string) (checkpoint, error) {
 	}
 	text, err := os.ReadFile(file)
 	if errors.Is(err, os.ErrNotExist) {
-		return from, errors.New("no run was stopped: leave --resume out")
+		return from, usagef("no run was stopped: leave --resume out")
 	}
 	if err != nil || json.Unmarshal(text, &from) != nil {
-		return from, fmt.Errorf("%s does not tell where a run has got to: leave --resume out", file)
+		return from, usagef("%s does not tell where a run has got to: leave --resume out", file)
 	}
 	if from.Sample != c.Sample || from.Only != c.Sink {
-		return from, fmt.Errorf("the run that was stopped had --sample %s and --sink %q: give the same, or leave --resume out", from.Sample, from.Only)
+		return from, usagef("the run that was stopped had --sample %s and --sink %q: give the same, or leave --resume out", from.Sample, from.Only)
 	}
 	return from, nil
 }

@@ -46,17 +46,20 @@ func thisBuild() build {
 	return b
 }
 
+// String returns the build in one line, for people.
+func (b build) String() string {
+	from := ""
+	if b.Commit != "" {
+		from = fmt.Sprintf(" (%.12s, %s)", b.Commit, b.Date)
+	}
+	return fmt.Sprintf("faceid-ingest %s%s %s %s/%s", b.Version, from, b.Go, b.OS, b.Arch)
+}
+
 func (c *versionCmd) Run(a *app) error {
 	b := thisBuild()
 	if c.JSON {
 		return json.NewEncoder(a.stdout).Encode(b)
 	}
-	_, err := fmt.Fprintf(a.stdout, "faceid-ingest %s", b.Version)
-	if b.Commit != "" {
-		_, err = fmt.Fprintf(a.stdout, " (%.12s, %s)", b.Commit, b.Date)
-	}
-	if err == nil {
-		_, err = fmt.Fprintf(a.stdout, " %s %s/%s\n", b.Go, b.OS, b.Arch)
-	}
+	_, err := fmt.Fprintln(a.stdout, b)
 	return err
 }

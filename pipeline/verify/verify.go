@@ -20,6 +20,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"iter"
 	"math"
 
 	"golang.org/x/sync/errgroup"
@@ -65,7 +66,7 @@ type Problem struct {
 
 // Summary counts what a run looked at.
 type Summary struct {
-	// Tokens counts a token once for each sink.
+	// Tokens counts a token once, in however many of the sinks it is.
 	Tokens int64 `json:"tokens"`
 	// Assets were read whole, Bytes in total.
 	Assets int64 `json:"assets"`
@@ -121,19 +122,25 @@ func Run(ctx context.Context, cfg Config, all []sinks.Sink, from Position) (Summ
 			r.records = append(r.records, rec)
 		}
 	}
+	var before []sinks.Keeper
 	skip := from.Sink != ""
 	for _, sink := range all {
 		keeper, ok := sink.(sinks.Keeper)
-		if skip && sink.Name() != from.Sink || !ok {
+		if !ok {
+			continue
+		}
+		if skip && sink.Name() != from.Sink {
+			before = append(before, keeper)
 			continue
 		}
 		if !skip {
 			r.at.Sink, r.at.After = sink.Name(), sinks.Key{}
 		}
 		skip = false
-		if err := r.sink(ctx, keeper); err != nil {
+		if err := r.sink(ctx, keeper, before); err != nil {
 			return r.at.Summary, err
 		}
+		before = append(before, keeper)
 	}
 	if skip {
 		return from.Summary, fmt.Errorf("there is no sink %q any more: begin anew", from.Sink)
@@ -146,12 +153,65 @@ type run struct {
 	cfg      Config
 	archives []sinks.ArchiveKeeper
 	records  []sinks.RecordKeeper
+	// counted go through the sinks that are done, beside the one that is gone through,
+	// to know which of its tokens have been counted.
+	counted []*keyWalk
 	// at is up to where all is done.
 	at Position
 }
 
-// sink goes through one sink in batches.
-func (r *run) sink(ctx context.Context, keeper sinks.Keeper) error {
+// keyWalk goes through the keys of a sink in their order.
+type keyWalk struct {
+	name string
+	next func() (sinks.Key, error, bool)
+	stop func()
+	// at is the latest key that was seen.
+	at sinks.Key
+}
+
+func walk(ctx context.Context, keeper sinks.Keeper, after sinks.Key) *keyWalk {
+	next, stop := iter.Pull2(keeper.Keys(ctx, after))
+	return &keyWalk{name: keeper.Name(), next: next, stop: stop}
+}
+
+// has reports whether the sink has a key, which must not be before those asked for
+// already.
+func (w *keyWalk) has(key sinks.Key) (bool, error) {
+	for w.at.Compare(key) < 0 {
+		at, err, ok := w.next()
+		if err != nil {
+			return false, fmt.Errorf("list sink %s: %w", w.name, err)
+		}
+		if !ok {
+			return false, nil
+		}
+		w.at = at
+	}
+	return w.at == key, nil
+}
+
+// isNew reports whether a key is in none of the sinks that are done.
+func (r *run) isNew(key sinks.Key) (bool, error) {
+	isNew := true
+	for _, w := range r.counted {
+		known, err := w.has(key)
+		if err != nil {
+			return false, err
+		}
+		isNew = isNew && !known
+	}
+	return isNew, nil
+}
+
+// sink goes through one sink in batches; those before it are done.
+func (r *run) sink(ctx context.Context, keeper sinks.Keeper, before []sinks.Keeper) error {
+	r.counted = nil
+	for _, one := range before {
+		walk := walk(ctx, one, r.at.After)
+		defer walk.stop()
+		r.counted = append(r.counted, walk)
+	}
+
 	keys := make([]sinks.Key, 0, batch)
 	for key, err := range keeper.Keys(ctx, r.at.After) {
 		if err != nil {
@@ -194,12 +254,21 @@ func (r *run) batch(ctx context.Context, keeper sinks.Keeper, keys []sinks.Key) 
 		return nil
 	}
 	findings := make([]finding, len(keys))
+	for i, key := range keys {
+		isNew, err := r.isNew(key)
+		if err != nil {
+			return err
+		}
+		if isNew {
+			findings[i].summary.Tokens++
+		}
+	}
+
 	group, groupCtx := errgroup.WithContext(ctx)
 	group.SetLimit(r.cfg.Parallel)
 	for i, key := range keys {
 		group.Go(func() error {
 			f := &findings[i]
-			f.summary.Tokens++
 			if a, ok := keeper.(sinks.ArchiveKeeper); ok {
 				if err := r.archive(groupCtx, a, key, f); err != nil {
 					return fmt.Errorf("verify sink %s: %w", keeper.Name(), err)

@@ -179,7 +179,7 @@ func TestWhatIsWrong(t *testing.T) {
 			if !slices.Equal(problems, test.want) {
 				t.Errorf("%s, sealed %t: %q, want %q", name, seal, problems, test.want)
 			}
-			if name == "nothing" && (sum.Tokens != 6 || sum.Assets != 12 || sum.Referred != 3 || sum.Bytes != 3*(900+1200+300+2500)) {
+			if name == "nothing" && (sum.Tokens != 3 || sum.Assets != 12 || sum.Referred != 3 || sum.Bytes != 3*(900+1200+300+2500)) {
 				t.Errorf("sealed %t: %+v", seal, sum)
 			}
 		}
@@ -201,7 +201,7 @@ func TestSample(t *testing.T) {
 	small, _ := s.run(func(cfg *verify.Config) { cfg.Sample = 0.3 })
 	again, _ := s.run(func(cfg *verify.Config) { cfg.Sample = 0.3 })
 	larger, _ := s.run(func(cfg *verify.Config) { cfg.Sample = 0.7 })
-	if small != again || small.Tokens%2 != 0 || small.Tokens == 0 || small.Tokens >= larger.Tokens || larger.Tokens >= 80 {
+	if small != again || small.Tokens == 0 || small.Tokens >= larger.Tokens || larger.Tokens >= 40 {
 		t.Errorf("%+v, %+v, %+v", small, again, larger)
 	}
 }

@@ -31,6 +31,10 @@ func listed() []*result.Result {
 			r.Verdict.Intention, r.Verdict.IntentionCode = "", nil
 			r.Assets = r.Assets[:2]
 		}
+		if seed == 6 { // the check passed, the intention step did not
+			failed := int64(-802)
+			r.Verdict.Passed, r.Verdict.Code, r.Verdict.IntentionCode = false, 0, &failed
+		}
 		if seed == 9 { // the same person as in the first
 			r.Person = Result(0).Person
 		}
@@ -75,7 +79,7 @@ type listCase struct {
 
 func listCases(policy *privacy.Policy) []listCase {
 	day := func(n int) time.Time { return time.Date(2026, 3, n, 0, 0, 0, 0, time.UTC) }
-	no, yes, code, zero := false, true, int64(-4006), int64(0)
+	no, yes, code, zero, intention := false, true, int64(-4006), int64(0), int64(-802)
 	name := Result(0).Person
 	person := func(r *result.Result) bool {
 		return policy.Index(privacy.Name, r.Person.Name) == policy.Index(privacy.Name, name.Name)
@@ -96,6 +100,9 @@ func listCases(policy *privacy.Policy) []listCase {
 		{"not Passed", sinks.Filter{Passed: &no}, func(r *result.Result) bool { return !r.Verdict.Passed }},
 		{"Code", sinks.Filter{Code: &code}, func(r *result.Result) bool { return r.Verdict.Code == code }},
 		{"Code 0", sinks.Filter{Code: &zero}, func(r *result.Result) bool { return r.Verdict.Code == 0 }},
+		{"Code of the intention step", sinks.Filter{Code: &intention}, func(r *result.Result) bool {
+			return r.Verdict.IntentionCode != nil && *r.Verdict.IntentionCode == intention
+		}},
 		{"Limit", sinks.Filter{Limit: 3}, nil},
 		{"Limit of all", sinks.Filter{Limit: 12}, nil},
 		{"several", sinks.Filter{Product: result.EID, Account: "main", Passed: &no, From: day(1)}, func(r *result.Result) bool {

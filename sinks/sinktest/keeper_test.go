@@ -399,7 +399,7 @@ func (s *memorySink) lets(f sinks.Filter, rec *privacy.Record) bool {
 	return found && !rec.FetchedAt.Before(f.From) && (f.To.IsZero() || before) &&
 		(f.Account == "" || f.Account == rec.Account) && (f.Product == "" || f.Product == rec.Product) &&
 		(f.RuleID == "" || f.RuleID == rec.RuleID) && (f.Passed == nil || *f.Passed == rec.Verdict.Passed) &&
-		(f.Code == nil || *f.Code == rec.Verdict.Code)
+		(f.Code == nil || *f.Code == rec.Verdict.Code || *f.Code != 0 && rec.Verdict.IntentionCode != nil && *f.Code == *rec.Verdict.IntentionCode)
 }
 
 func summaryOf(rec *privacy.Record) sinks.Summary {

@@ -208,8 +208,12 @@ func (c *conditions) filter(f sinks.Filter) {
 	if f.Passed != nil {
 		c.add("results.passed = ?", *f.Passed)
 	}
-	if f.Code != nil {
+	switch {
+	case f.Code == nil:
+	case *f.Code == 0:
 		c.add("results.code = ?", *f.Code)
+	default:
+		c.add("(results.code = ? OR results.intention_code = ?)", *f.Code, *f.Code)
 	}
 }
 
