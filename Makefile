@@ -54,8 +54,8 @@ $(BIN)/helm: deploy/helm/lint/go.mod
 	@touch $@
 
 # Programs the tests call: a C compiler for the race detector, mandoc for the manual
-# page, systemd-analyze for the unit file, database servers, and Prometheus for its rules. Debian's names;
-# elsewhere install them yourself. The tests run servers of their own: nothing of the
+# page, systemd-analyze for the unit file, database servers, and Prometheus for its
+# rules. Debian's names; elsewhere install them yourself. The tests run servers of their own: nothing of the
 # distribution's is set up or started, for which policy-rc.d and createcluster.conf
 # are there while apt runs, if there are no others; nor is it at the next boot.
 tools:
