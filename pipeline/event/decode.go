@@ -64,6 +64,10 @@ var spellings = map[string]Field{
 	"extra": FieldExtra,
 }
 
+// FieldOf returns the field that a name is taken for, however it is spelled; "" if it is
+// none of an event.
+func FieldOf(name string) Field { return spellings[fold(name)] }
+
 // wrappers are the names under which a publisher's own envelope, or the answer of the
 // API that made the token, holds the fields.
 var wrappers = []string{"data", "response", "detail", "payload", "event", "message", "body"}
