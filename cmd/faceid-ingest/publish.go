@@ -1,8 +1,6 @@
 package main
 
 import (
-	"bufio"
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -11,22 +9,21 @@ import (
 	"log/slog"
 	"os"
 	"strings"
+	"time"
 
 	"github.com/faceid-ingest/faceid-ingest/config"
 	"github.com/faceid-ingest/faceid-ingest/pipeline/event"
+	"github.com/faceid-ingest/faceid-ingest/pipeline/feed"
 	"github.com/faceid-ingest/faceid-ingest/pipeline/result"
 	"github.com/faceid-ingest/faceid-ingest/pipeline/telemetry/span"
 )
-
-// maxLine bounds one line of the publish command's input.
-const maxLine = event.MaxBody
 
 type publishCmd struct {
 	Tokens  []string `arg:"" optional:"" name:"token" help:"BizTokens or EidTokens."`
 	Account string   `predictor:"account" help:"Account the tokens belong to; may be left out when there is only one." placeholder:"NAME"`
 	Product string   `help:"Product of the tokens: ${enum}." enum:"enhanced,eid" default:"enhanced"`
 	Rule    string   `name:"rule-id" help:"Rule of enhanced tokens; left out, the account's default." placeholder:"ID"`
-	File    string   `short:"f" type:"path" predictor:"file" placeholder:"FILE" help:"Read tokens from a file, one per line, or - for standard input. A line that begins with { is an event in JSON."`
+	File    string   `short:"f" type:"path" predictor:"file" placeholder:"FILE" help:"Read tokens from a file, one per line, or - for standard input. A line that begins with { is an event in JSON; a CSV has a first line that names its columns, one of them token."`
 	Lane    string   `help:"Lane: ${enum}." enum:"live,backfill" default:"live"`
 	Again   bool     `help:"Have the tokens ingested once more, even if they were published just now: for what became a dead letter and is mended."`
 	DryRun  bool     `help:"Check the input and publish nothing."`
@@ -39,6 +36,12 @@ type published struct {
 	// Duplicates were published minutes ago and are not published again.
 	Duplicates int `json:"duplicates"`
 	Failed     int `json:"failed"`
+}
+
+// checkedInput is what --dry-run found.
+type checkedInput struct {
+	WouldPublish int `json:"would_publish"`
+	Failed       int `json:"failed"`
 }
 
 func (c *publishCmd) Run(ctx context.Context, a *app) error {
@@ -89,7 +92,7 @@ func (c *publishCmd) Run(ctx context.Context, a *app) error {
 	case sum.Failed == 0:
 		return nil
 	case sum.Published+sum.Duplicates == 0:
-		return errors.New("nothing was published: every line is wrong")
+		return errors.New("nothing to publish: every line is wrong")
 	default:
 		return errPartial
 	}
@@ -129,7 +132,7 @@ func (c *publishCmd) publishAll(ctx context.Context, a *app, publish func(event.
 	given := make([]event.Event, len(c.Tokens))
 	for i, token := range c.Tokens {
 		var err error
-		if given[i], err = c.parse([]byte(strings.TrimSpace(token))); err != nil {
+		if given[i], err = c.fromArgument(token); err != nil {
 			return sum, usagef("token %d: %s; nothing was published", i+1, strings.TrimPrefix(err.Error(), "malformed event: "))
 		}
 	}
@@ -159,8 +162,11 @@ func (c *publishCmd) publishAll(ctx context.Context, a *app, publish func(event.
 		}
 	}
 
-	err := c.eachInFile(a, func(where string, line []byte) error {
-		e, err := c.parse(line)
+	err := c.eachInFile(a, func(where string, l feed.Line) error {
+		e, err := l.Event, l.Err
+		if err == nil {
+			e, err = c.withRule(e)
+		}
 		if err != nil {
 			sum.Failed++
 			_, err = fmt.Fprintf(a.stderr, "%s: %v\n", where, err)
@@ -172,27 +178,31 @@ func (c *publishCmd) publishAll(ctx context.Context, a *app, publish func(event.
 }
 
 // eachInFile visits the lines of --file, and shows on a terminal how far it is.
-func (c *publishCmd) eachInFile(a *app, do func(where string, line []byte) error) error {
+func (c *publishCmd) eachInFile(a *app, do func(where string, l feed.Line) error) error {
+	input, name := a.stdin, "standard input"
 	switch c.File {
 	case "":
 		return nil
 	case "-":
-		return eachLine(a.stdin, "standard input", do)
+	default:
+		file, err := os.Open(c.File)
+		if err != nil {
+			return usagef("read tokens: %w", err)
+		}
+		defer func() { _ = file.Close() }() // only read
+
+		size := int64(0)
+		if info, err := file.Stat(); err == nil {
+			size = info.Size()
+		}
+		show, done := newBar(a.stderr, c.JSON, size, "publishing")
+		defer done()
+		input, name = &countingReader{file, show}, c.File
 	}
 
-	file, err := os.Open(c.File)
-	if err != nil {
-		return usagef("read tokens: %w", err)
-	}
-	defer func() { _ = file.Close() }() // only read
-
-	size := int64(0)
-	if info, err := file.Stat(); err == nil {
-		size = info.Size()
-	}
-	show, done := newBar(a.stderr, c.JSON, size, "publishing")
-	defer done()
-	return eachLine(&countingReader{file, show}, c.File, do)
+	return feed.ReadList(input, name, result.Product(c.Product), time.Now(), func(l feed.Line) error {
+		return do(fmt.Sprintf("%s:%d", name, l.Number), l)
+	})
 }
 
 // countingReader says how many bytes were read so far.
@@ -207,52 +217,41 @@ func (r *countingReader) Read(p []byte) (int, error) {
 	return n, err
 }
 
-func eachLine(input io.Reader, name string, do func(where string, line []byte) error) error {
-	scanner := bufio.NewScanner(input)
-	scanner.Buffer(make([]byte, 0, 4096), maxLine)
-	number := 0
-	for scanner.Scan() {
-		number++
-		line := strings.TrimSpace(scanner.Text())
-		if line == "" || strings.HasPrefix(line, "#") {
-			continue
-		}
-		if err := do(fmt.Sprintf("%s:%d", name, number), []byte(line)); err != nil {
-			return err
-		}
+// withRule completes an event with the rule that applies to it.
+func (c *publishCmd) withRule(e event.Event) (event.Event, error) {
+	if e.RuleID != "" || result.Product(c.Product) != result.Enhanced {
+		return e, nil
 	}
-	if err := scanner.Err(); err != nil {
-		return fmt.Errorf("%s:%d: %w", name, number+1, err)
+	if c.Rule == "" {
+		return e, &event.MalformedError{Problem: "an enhanced token needs a rule: give --rule-id, or rule_id in the account's configuration"}
 	}
-	return nil
-}
-
-// parse reads a line: a token, or an event in JSON.
-func (c *publishCmd) parse(line []byte) (event.Event, error) {
-	product := result.Product(c.Product)
-	e := event.Event{Token: string(line)}
-	if bytes.HasPrefix(line, []byte("{")) {
-		var err error
-		if e, err = event.Decode(product, line); err != nil {
-			return event.Event{}, err
-		}
-	}
-	if err := event.CheckToken(e.Token); err != nil {
-		return event.Event{}, err
-	}
-	if e.RuleID == "" && product == result.Enhanced {
-		e.RuleID = c.Rule
-		if c.Rule == "" {
-			return event.Event{}, &event.MalformedError{Problem: "an enhanced token needs a rule: give --rule-id, or rule_id in the account's configuration"}
-		}
-	}
+	e.RuleID = c.Rule
 	return e, nil
 }
 
+// fromArgument reads an argument: a token, or an event in JSON.
+func (c *publishCmd) fromArgument(text string) (event.Event, error) {
+	text = strings.TrimSpace(text)
+	e, err := event.Event{Token: text}, error(nil)
+	if strings.HasPrefix(text, "{") {
+		e, err = event.Parse(result.Product(c.Product), []byte(text), time.Now())
+	} else {
+		err = feed.CheckToken(text)
+	}
+	if err != nil {
+		return event.Event{}, err
+	}
+	return c.withRule(e)
+}
+
 func (c *publishCmd) print(a *app, sum published) error {
+	if c.JSON && c.DryRun {
+		return json.NewEncoder(a.stdout).Encode(checkedInput{sum.Published, sum.Failed})
+	}
 	if c.JSON {
 		return json.NewEncoder(a.stdout).Encode(sum)
 	}
+
 	verb := "published"
 	if c.DryRun {
 		verb = "would publish"

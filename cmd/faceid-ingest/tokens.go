@@ -1,10 +1,16 @@
 package main
 
 import (
+	"bufio"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"os"
+	"strings"
+
+	"golang.org/x/text/encoding/unicode"
+	"golang.org/x/text/transform"
 
 	"github.com/faceid-ingest/faceid-ingest/pipeline/event"
 	"github.com/faceid-ingest/faceid-ingest/pipeline/result"
@@ -77,4 +83,26 @@ func (l *tokenList) eachInFile(a *app, do func(where string, line []byte) error)
 	defer func() { err = errors.Join(err, file.Close()) }()
 
 	return eachLine(file, l.File, do)
+}
+
+// eachLine visits the lines of a list that are neither blank nor comments. The list is
+// UTF-8, or UTF-16 with a byte order mark.
+func eachLine(input io.Reader, name string, do func(where string, line []byte) error) error {
+	scanner := bufio.NewScanner(transform.NewReader(input, unicode.BOMOverride(transform.Nop)))
+	scanner.Buffer(make([]byte, 0, 4096), event.MaxBody)
+	number := 0
+	for scanner.Scan() {
+		number++
+		line := strings.TrimSpace(scanner.Text())
+		if line == "" || strings.HasPrefix(line, "#") {
+			continue
+		}
+		if err := do(fmt.Sprintf("%s:%d", name, number), []byte(line)); err != nil {
+			return err
+		}
+	}
+	if err := scanner.Err(); err != nil {
+		return fmt.Errorf("%s:%d: %w", name, number+1, err)
+	}
+	return nil
 }

@@ -40,8 +40,8 @@ type Line struct {
 //   - a row of CSV, separated by commas, semicolons or tabs, if the first line is a header
 //     that names a column "token" in any spelling that events may have.
 //
-// now is compared with the times of events.
-func ReadList(r io.Reader, product result.Product, now time.Time, visit func(Line) error) error {
+// name stands for the list in errors; now is compared with the times of events.
+func ReadList(r io.Reader, name string, product result.Product, now time.Time, visit func(Line) error) error {
 	text := transform.NewReader(r, unicode.BOMOverride(transform.Nop))
 	scanner := bufio.NewScanner(text)
 	scanner.Buffer(make([]byte, 0, 4096), event.MaxBody)
@@ -65,9 +65,9 @@ func ReadList(r io.Reader, product result.Product, now time.Time, visit func(Lin
 
 	switch err := scanner.Err(); {
 	case errors.Is(err, bufio.ErrTooLong):
-		return fmt.Errorf("line %d is longer than %d bytes", number+1, event.MaxBody)
+		return fmt.Errorf("%s:%d: the line is longer than %d bytes", name, number+1, event.MaxBody)
 	case err != nil:
-		return fmt.Errorf("read line %d: %w", number+1, err)
+		return fmt.Errorf("%s:%d: %w", name, number+1, err)
 	}
 	return nil
 }

@@ -19,7 +19,7 @@ var now = time.Date(2026, 11, 29, 8, 0, 0, 0, time.UTC)
 func read(t *testing.T, text string) []string {
 	t.Helper()
 	var got []string
-	err := feed.ReadList(strings.NewReader(text), result.Enhanced, now, func(l feed.Line) error {
+	err := feed.ReadList(strings.NewReader(text), "list", result.Enhanced, now, func(l feed.Line) error {
 		var wrong *event.MalformedError
 		switch {
 		case l.Err == nil:
@@ -99,12 +99,12 @@ func TestReadList(t *testing.T) {
 
 func TestReadListStops(t *testing.T) {
 	stop := errors.New("enough")
-	if err := feed.ReadList(strings.NewReader("T-1\nT-2\n"), result.EID, now, func(feed.Line) error { return stop }); !errors.Is(err, stop) {
+	if err := feed.ReadList(strings.NewReader("T-1\nT-2\n"), "list", result.EID, now, func(feed.Line) error { return stop }); !errors.Is(err, stop) {
 		t.Errorf("got %v", err)
 	}
 	long := "T-1\n" + strings.Repeat("a", event.MaxBody+1)
-	err := feed.ReadList(strings.NewReader(long), result.EID, now, func(feed.Line) error { return nil })
-	if err == nil || !strings.Contains(err.Error(), "line 2 is longer than") {
+	err := feed.ReadList(strings.NewReader(long), "list", result.EID, now, func(feed.Line) error { return nil })
+	if err == nil || !strings.Contains(err.Error(), "list:2: the line is longer than") {
 		t.Errorf("got %v", err)
 	}
 }
@@ -115,7 +115,7 @@ func FuzzReadList(f *testing.F) {
 		f.Add(seed)
 	}
 	f.Fuzz(func(t *testing.T, text string) {
-		_ = feed.ReadList(strings.NewReader(text), result.Enhanced, now, func(l feed.Line) error {
+		_ = feed.ReadList(strings.NewReader(text), "list", result.Enhanced, now, func(l feed.Line) error {
 			if l.Err == nil && event.CheckToken(l.Event.Token) != nil {
 				t.Errorf("line %d: took the token %q", l.Number, l.Event.Token)
 			}
@@ -126,7 +126,7 @@ func FuzzReadList(f *testing.F) {
 
 func ExampleReadList() {
 	text := "BizToken,RuleId\n2AC1-EXAMPLE,1\nhttps://example.com,1\n"
-	err := feed.ReadList(strings.NewReader(text), result.Enhanced, time.Now(), func(l feed.Line) error {
+	err := feed.ReadList(strings.NewReader(text), "list", result.Enhanced, time.Now(), func(l feed.Line) error {
 		fmt.Println(l.Number, l.Event.Token, l.Event.RuleID, l.Err)
 		return nil
 	})
