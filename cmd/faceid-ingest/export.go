@@ -386,7 +386,7 @@ func exportBar(w io.Writer, quiet bool) (show func(token string, at, total int, 
 	}
 	return show, written, func() {
 		if bar != nil {
-			bar.Abort(true)
+			bar.Abort(false)
 		}
 		progress.Wait()
 	}
