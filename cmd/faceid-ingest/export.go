@@ -14,7 +14,6 @@ import (
 	"filippo.io/age"
 	"github.com/vbauerster/mpb/v8"
 	"github.com/vbauerster/mpb/v8/decor"
-	"golang.org/x/term"
 
 	"github.com/faceid-ingest/faceid-ingest/pipeline/export"
 	"github.com/faceid-ingest/faceid-ingest/pipeline/privacy"
@@ -107,21 +106,21 @@ func (c *exportCmd) recipients() ([]age.Recipient, error) {
 	for _, text := range c.Recipient {
 		some, err := export.ParseRecipients(strings.NewReader(text))
 		if err != nil {
-			return nil, fmt.Errorf("--recipient: %w", err)
+			return nil, usagef("--recipient: %w", err)
 		}
 		all = append(all, some...)
 	}
 	for _, name := range c.RecipientsFile {
 		some, err := recipientsIn(name)
 		if err != nil {
-			return nil, fmt.Errorf("--recipients-file %s: %w", name, err)
+			return nil, usagef("--recipients-file %s: %w", name, err)
 		}
 		all = append(all, some...)
 	}
 
 	if len(all) > 0 {
 		if err := export.CheckRecipients(all); err != nil {
-			return nil, fmt.Errorf("these recipients do not go together: %w", err)
+			return nil, usagef("these recipients do not go together: %w", err)
 		}
 	}
 	return all, nil
@@ -364,8 +363,7 @@ func (r *exportRun) sum(err error) error {
 
 // exportBar shows on a terminal how far the export is.
 func exportBar(w io.Writer, quiet bool) (show func(token string, at, total int, size int64), written func(int64), done func()) {
-	file, isFile := w.(*os.File)
-	if quiet || !isFile || !term.IsTerminal(int(file.Fd())) {
+	if _, isFile := w.(*os.File); quiet || !isFile || !isTerminal(w) {
 		return func(string, int, int, int64) {}, func(int64) {}, func() {}
 	}
 

@@ -95,7 +95,7 @@ func TestExport(t *testing.T) {
 		"--recipient age1nobody":    "--recipient: line 1 is not a recipient",
 		"--recipients-file /nobody": "--recipients-file /nobody: ",
 	} {
-		stdout, stderr := s.command(exitFailed, append(append([]string{"export", c.Token}, to("none")...), strings.Fields(args)...)...)
+		stdout, stderr := s.command(exitUsage, append(append([]string{"export", c.Token}, to("none")...), strings.Fields(args)...)...)
 		if !strings.Contains(stderr, want) {
 			t.Errorf("%s: %s%s", args, stdout, stderr)
 		}

@@ -229,3 +229,17 @@ func TestExportFromCOS(t *testing.T) {
 		})
 	}
 }
+
+// On a terminal an export shows how far it is, and of nobody whom it is about.
+func TestExportOnTerminal(t *testing.T) {
+	s, checks := stockedSite(t)
+	tty, _, seen := terminal(t)
+	args := []string{"--config", s.config, "export", checks[0].Token, checks[1].Token, "--to", s.path("out"), "--reason", "case 9"}
+	if code := run(t.Context(), args, tty, io.Discard, tty); code != exitDone {
+		t.Fatalf("exit code %d\n%s", code, seen)
+	}
+	until(t, "the bar is seen", func() bool { return strings.Contains(seen.String(), "exporting 2/2") })
+	if text := seen.String(); strings.Contains(text, checks[0].Person.Name) || strings.Contains(text, checks[0].Person.IDCard) {
+		t.Errorf("%s", text)
+	}
+}

@@ -47,7 +47,7 @@ func unknownField[F ~string](name string, known []F) error {
 	for i, f := range known {
 		names[i] = printable([]byte(f))
 	}
-	return fmt.Errorf("--field: there is no %q; known are %s", name, strings.Join(names, ", "))
+	return usagef("--field: there is no %q; known are %s", name, strings.Join(names, ", "))
 }
 
 func (c *showCmd) Run(ctx context.Context, a *app) (err error) {
