@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/faceid-ingest/faceid-ingest/pipeline/privacy"
@@ -168,10 +169,17 @@ func (t *token) same(old, e Entry, a result.Asset) bool {
 	if old.Location != e.Location || old.Source != e.Source || old.Region != e.Region {
 		return false
 	}
-	if !e.referenced() && (old.Sealed != nil) != t.sink.cfg.Seal {
+	// What is locked keeps the form that it has.
+	if !e.referenced() && t.sink.cfg.Retention.Mode == "" && (old.Sealed != nil) != (t.sink.cfg.Seal && !t.copies(a)) {
 		return false
 	}
 	return a.Content == nil || old.Size == e.Size && old.SHA256 == e.SHA256
+}
+
+// copies reports whether an asset is copied on COS's side. A copy's source with a
+// question mark in its key cannot be named to the SDK.
+func (t *token) copies(a result.Asset) bool {
+	return a.Content == nil && t.sink.cfg.Mode == modeCopy && !strings.Contains(a.COS.Key, "?")
 }
 
 // store brings the folder to what m lists, and completes m. If objects that a

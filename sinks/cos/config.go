@@ -78,8 +78,9 @@ type Config struct {
 	// Default 4.
 	PartWorkers int `yaml:"part_workers"`
 	// Seal encrypts what passes through this process before it is uploaded, under the
-	// keyring's active key. Needs mode pull or reference: a server-side copy cannot
-	// be sealed.
+	// keyring's active key. What FaceID put into COS passes through it with mode pull
+	// only. Redelivered tokens change to the form that is configured, unless retention
+	// keeps them as they are; both can be read. Default true.
 	Seal bool `yaml:"seal"`
 }
 
@@ -130,7 +131,7 @@ func defaultConfig() *Config {
 	return &Config{
 		Credentials: static, Mode: modeCopy, SSE: sseNone,
 		Key:            "{date}/{product}/{token_hash}/{field}.{ext}",
-		SinglePutLimit: 16 << 20, PartSize: 16 << 20, PartWorkers: 4,
+		SinglePutLimit: 16 << 20, PartSize: 16 << 20, PartWorkers: 4, Seal: true,
 	}
 }
 
@@ -239,11 +240,7 @@ func endpointProblem(endpoint string) string {
 
 func (c *Config) validateMode(p *problems) {
 	switch c.Mode {
-	case modeCopy:
-		if c.Seal {
-			p.add("seal", "cannot seal what is copied server side: set mode to pull or reference")
-		}
-	case modeReference, modePull:
+	case modeCopy, modeReference, modePull:
 	default:
 		p.add("mode", "must be copy, reference or pull")
 	}

@@ -38,7 +38,6 @@ func TestValidate(t *testing.T) {
 		"plain http":          {func(c *cos.Config) { c.Endpoint = "http://10.0.0.1" }, "endpoint"},
 		"a path":              {func(c *cos.Config) { c.Endpoint = "https://gateway/path" }, "endpoint"},
 		"unknown mode":        {func(c *cos.Config) { c.Mode = "move" }, "mode"},
-		"sealed copies":       {func(c *cos.Config) { c.Seal = true }, "seal"},
 		"a wrong template":    {func(c *cos.Config) { c.Key = "{field}" }, "key"},
 		"unknown class":       {func(c *cos.Config) { c.StorageClass = "COLD" }, "storage_class"},
 		"unknown SSE":         {func(c *cos.Config) { c.SSE = "c" }, "sse"},

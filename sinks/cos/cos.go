@@ -105,7 +105,7 @@ func open(cfg Config, env sinks.Env, e edges) (*Sink, error) {
 		return nil, fmt.Errorf("open a COS archive: %w", err)
 	}
 	if cfg.Seal && !env.Policy.HasKeyring() {
-		return nil, errors.New("open a COS archive: seal needs a keyring: set privacy.keyring_file")
+		return nil, errors.New("open a COS archive: seal needs a keyring: set privacy.keyring_file, or seal: false")
 	}
 	s := &Sink{name: env.Name, cfg: cfg, policy: env.Policy, log: env.Log, keys: keys, links: newLinks(cfg, e)}
 	s.archive = s.links.bucket(cfg.Bucket, cfg.Region, s.links.own)

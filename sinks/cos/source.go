@@ -31,10 +31,9 @@ func (t *token) storeForeign(ctx context.Context, a result.Asset, e *Entry) erro
 	switch {
 	case e.referenced():
 		return nil
-	case t.sink.cfg.Mode == modeCopy && !strings.Contains(a.COS.Key, "?"):
+	case t.copies(a):
 		return t.copyForeign(ctx, from, a.COS.Key, there, e)
 	}
-	// A copy's source with a question mark in its key cannot be named to the SDK.
 	return t.pull(ctx, from, a.COS.Key, there, e)
 }
 

@@ -43,6 +43,12 @@ func TestSuite(t *testing.T) {
 	sinktest.Run(t, factory(func(*cos.Config) {}))
 }
 
+// With the defaults, what FaceID put into COS is copied, and all else is sealed.
+func TestSuiteCopySealed(t *testing.T) {
+	t.Parallel()
+	sinktest.Run(t, factory(func(c *cos.Config) { c.Seal = cos.Defaults().Seal }))
+}
+
 func TestSuiteReferenceSealed(t *testing.T) {
 	t.Parallel()
 	sinktest.Run(t, factory(func(c *cos.Config) { c.Mode, c.Seal = "reference", true }))
@@ -98,6 +104,7 @@ func newCloudWith(t testing.TB, server costest.Options, options costest.BucketOp
 	s.CreateBucket(archiveBucket, region, options)
 	s.CreateBucket(faceidBucket, region, costest.BucketOptions{})
 	cfg := cos.Defaults()
+	cfg.Seal = false // most tests look at the bytes
 	cfg.Bucket, cfg.Region, cfg.Endpoint = archiveBucket, region, s.URL()
 	cfg.SecretID, cfg.SecretKey = secretID, secretKey
 	change(cfg)

@@ -24,9 +24,8 @@
 // .tmp, where files are until they are whole. What a crash leaves in .tmp is
 // removed by the next writer of the shard and by Open.
 //
-// Folders are of mode 0700 and files 0600. Media is stored as it is, which suits
-// an encrypted volume, or with Config.Seal encrypted under the privacy policy's
-// keyring (see privacy.Policy.SealMedia). Such a file has ".sealed" after its
+// Folders are of mode 0700 and files 0600. Media is sealed under the privacy policy's
+// keyring (see privacy.Policy.SealMedia), or without Config.Seal stored as it is. Such a file has ".sealed" after its
 // name, and the manifest tells its key, size and SHA-256 beside those of the asset.
 // A file whose asset is stored in the other form is removed once the new one is
 // in the manifest. What FaceID put in COS is not sealed.
@@ -68,7 +67,7 @@ const (
 )
 
 func init() {
-	sinks.Register("dir", func() sinks.Config { return &Config{} })
+	sinks.Register("dir", func() sinks.Config { return &Config{Seal: true} })
 }
 
 // Config is the configuration of a sink of type "dir".
@@ -78,7 +77,8 @@ type Config struct {
 	// mounted. A relative path is relative to the working directory.
 	Path string `yaml:"path"`
 	// Seal encrypts the files. Redelivered tokens change to the form that is
-	// configured, others stay as they are; both can be read.
+	// configured, others stay as they are; both can be read. Without it, whoever gets
+	// hold of the disk or a copy of it sees faces and identity cards. Default true.
 	Seal bool `yaml:"seal"`
 }
 
@@ -122,7 +122,7 @@ func open(ctx context.Context, cfg *Config, env sinks.Env, wrap func(files) file
 		return nil, fmt.Errorf("archive folder %s: %w", cfg.Path, err)
 	}
 	if cfg.Seal && !env.Policy.HasKeyring() {
-		return nil, fmt.Errorf("archive folder %s: seal needs a keyring: set privacy.keyring_file", root)
+		return nil, fmt.Errorf("archive folder %s: seal needs a keyring: set privacy.keyring_file, or seal: false", root)
 	}
 	s := &Sink{name: env.Name, root: root, seal: cfg.Seal, policy: env.Policy, log: env.Log, files: wrap(tree(root))}
 	if err := s.makeFolder(root); err != nil {
