@@ -87,6 +87,11 @@ func (c *configCheckCmd) Run(ctx context.Context, a *app) error {
 		}
 		list = append(list, online...)
 	}
+	for _, w := range warningsOf(cfg, a.configFile) {
+		if err := c.tell(a, checked{w.code, checkWarning, w.detail}); err != nil {
+			return err
+		}
+	}
 	for _, warning := range durability(ctx, cfg) {
 		if err := c.tell(a, checked{"durability", checkWarning, warning}); err != nil {
 			return err

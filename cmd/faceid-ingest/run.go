@@ -37,6 +37,7 @@ func (c *runCmd) Run(ctx context.Context, a *app) error {
 	if err != nil {
 		return err
 	}
+	logWarnings(log, warningsOf(cfg, a.configFile))
 	return errors.Join(d.run(ctx, &reloader{load: a.readConfig, level: level}), d.close())
 }
 

@@ -76,6 +76,22 @@ func (c *Config) Validate() error {
 	return errors.Join(problems...)
 }
 
+// InClear implements sinks.ClearSender: of a password that the brokers are told, or of
+// personal fields.
+func (c *Config) InClear() []string {
+	if c.TLS.Enabled || c.SASL.Mechanism != saslPlain && len(c.Fields) == 0 {
+		return nil
+	}
+
+	var hosts []string
+	for _, address := range c.Brokers {
+		if host, _, err := net.SplitHostPort(address); err == nil && !sinks.IsLocal(host) {
+			hosts = append(hosts, host)
+		}
+	}
+	return hosts
+}
+
 func (c *Config) validateBrokers() error {
 	if len(c.Brokers) == 0 {
 		return invalid("brokers", "must list at least one host:port")

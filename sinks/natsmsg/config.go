@@ -77,6 +77,14 @@ func (c *Config) validateConnection() error {
 	return errors.Join(append(problems, notice.CheckSecret("password", c.Password, c.PasswordFile))...)
 }
 
+// InClear implements sinks.ClearSender: of a password, or of personal fields.
+func (c *Config) InClear() []string {
+	if c.User == "" && len(c.Fields) == 0 || c.TLS != (notice.TLS{}) {
+		return nil
+	}
+	return sinks.NATSInClear(c.URL)
+}
+
 func (c *Config) validateSubject() error {
 	subject, problem := parseTemplate(c.Subject)
 	if problem != "" {

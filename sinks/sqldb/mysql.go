@@ -53,6 +53,28 @@ func (c *MySQL) Validate() error {
 	return errors.Join(problems...)
 }
 
+// InClear implements sinks.ClearSender: results are in what is sent to a database.
+func (c *MySQL) InClear() []string {
+	cfg, err := c.connection()
+	if err != nil || cfg.TLS != nil {
+		return nil
+	}
+
+	if host := hostOf(cfg); !sinks.IsLocal(host) {
+		return []string{host}
+	}
+	return nil
+}
+
+// hostOf returns the host that is connected to, or the path of a Unix socket.
+func hostOf(cfg *mysql.Config) string {
+	host, _, err := net.SplitHostPort(cfg.Addr)
+	if err != nil || cfg.Net == "unix" {
+		return cfg.Addr
+	}
+	return host
+}
+
 // parseDSN reads a data source name, or says what is wrong with it, without a word
 // of it.
 func parseDSN(text string) (*mysql.Config, string) {
@@ -103,11 +125,7 @@ func (c *MySQL) connection() (*mysql.Config, error) {
 			return nil, err
 		}
 	}
-	host, _, err := net.SplitHostPort(cfg.Addr)
-	if err != nil || cfg.Net == "unix" {
-		host = cfg.Addr
-	}
-	if cfg.TLS, err = c.TLS.config(host); err != nil {
+	if cfg.TLS, err = c.TLS.config(hostOf(cfg)); err != nil {
 		return nil, err
 	}
 	if cfg.Timeout == 0 {

@@ -54,6 +54,25 @@ func (c *Postgres) Validate() error {
 	return errors.Join(problems...)
 }
 
+// InClear implements sinks.ClearSender: results are in what is sent to a database.
+func (c *Postgres) InClear() []string {
+	cfg, err := c.connection()
+	if err != nil {
+		return nil
+	}
+
+	var hosts []string
+	if cfg.TLSConfig == nil && !sinks.IsLocal(cfg.Host) {
+		hosts = append(hosts, cfg.Host)
+	}
+	for _, f := range cfg.Fallbacks {
+		if f.TLSConfig == nil && !sinks.IsLocal(f.Host) {
+			hosts = append(hosts, f.Host)
+		}
+	}
+	return hosts
+}
+
 // postgresURLProblem says what is wrong with a URL, without a word of it.
 func postgresURLProblem(text string) string {
 	if !strings.HasPrefix(text, "postgres://") && !strings.HasPrefix(text, "postgresql://") {

@@ -12,7 +12,6 @@ import (
 	"io/fs"
 	"net"
 	"os"
-	"strings"
 	"syscall"
 	"time"
 
@@ -60,7 +59,7 @@ func (t TLS) validate() (problems []error) {
 // config returns the settings for a connection to a host, nil for one in clear. It
 // reads the files anew, for certificates are renewed.
 func (t TLS) config(host string) (*tls.Config, error) {
-	if t.Mode == disable || t.Mode == "" && t.CA == "" && local(host) {
+	if t.Mode == disable || t.Mode == "" && t.CA == "" && sinks.IsLocal(host) {
 		return nil, nil
 	}
 	c := &tls.Config{MinVersion: tls.VersionTLS12, ServerName: host}
@@ -95,13 +94,6 @@ func verifyChain(state tls.ConnectionState, roots *x509.CertPool) error {
 	}
 	_, err := state.PeerCertificates[0].Verify(options)
 	return err
-}
-
-// local tells whether a host is this machine: the loopback interface or the path
-// of a Unix socket.
-func local(host string) bool {
-	ip := net.ParseIP(host)
-	return host == "localhost" || strings.HasPrefix(host, "/") || strings.HasPrefix(host, "@") || ip != nil && ip.IsLoopback()
 }
 
 // maxSecret bounds the files that hold secrets and certificates, in bytes.
