@@ -161,7 +161,7 @@ func (d *decoder) members(n ast.Node, path string) ([]*ast.MappingValueNode, boo
 	case *ast.MappingValueNode:
 		return []*ast.MappingValueNode{n}, true
 	default:
-		d.wrong(placeOf(n), path, "must be a mapping of keys and values")
+		d.wrong(placeOf(n), path, `must be a mapping: lines of "key: value", with a space behind the colon, indented below it`)
 		return nil, false
 	}
 }
@@ -228,6 +228,10 @@ func (d *decoder) unknown(at place, path, key string, known []string) {
 	where := "at the top"
 	if path != "" {
 		where = "in " + path
+	}
+	if before, problem := lookalike(key); problem != "" {
+		d.wrong(at, "", "key %q %s %s", short(before), where, problem)
+		return
 	}
 	if meant := nearest(key, known); meant != "" {
 		d.wrong(at, "", "unknown key %q %s, did you mean %q? Known are: %s", short(key), where, meant, list)

@@ -1,6 +1,7 @@
 package config
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"os"
@@ -63,6 +64,8 @@ func (d *decoder) parse(data []byte) (root ast.Node) {
 			root = nil
 		}
 	}()
+	// Some editors put a mark there that says it is UTF-8.
+	data = bytes.TrimPrefix(data, []byte("\ufeff"))
 	file, err := parser.ParseBytes(data, 0)
 	if err != nil {
 		at, problem := place{}, "is not valid YAML"
@@ -71,7 +74,7 @@ func (d *decoder) parse(data []byte) (root ast.Node) {
 			if t := syntax.GetToken(); t != nil && t.Position != nil {
 				at = place{t.Position.Line, t.Position.Column}
 			}
-			problem = "is not valid YAML: " + firstLine(syntax.GetMessage())
+			at, problem = syntaxProblem(data, at, syntax.GetMessage())
 		}
 		d.wrong(at, "", "%s", problem)
 		return nil
