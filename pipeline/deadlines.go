@@ -153,14 +153,13 @@ type deadlines struct {
 	// done are the events that are done, as the ledger said, but not behind the
 	// acknowledgement floor.
 	done map[message]bool
-	// warned is when the worker last warned, by time left.
-	warned map[string]time.Time
+	reminders reminders
 }
 
 // watchDeadlines looks at the open events of an account until ctx is done; work is the
 // context of what it works on.
 func (w *Worker) watchDeadlines(ctx, work context.Context, a *account) {
-	d := &deadlines{Worker: w, account: a, done: map[message]bool{}, warned: map[string]time.Time{}}
+	d := &deadlines{Worker: w, account: a, done: map[message]bool{}, reminders: reminders{map[string]time.Time{}}}
 	trouble := "deadlines/" + a.Name
 	for ctx.Err() == nil {
 		began := time.Now()
@@ -246,24 +245,13 @@ func (d *deadlines) warn(open []openEvent) {
 	} else {
 		d.metrics.NoDeadline(account)
 	}
-	logged := false
 	for _, due := range dueWithin {
-		count := 0
-		for count < len(open) && open[count].deadline.Sub(now) < due.left {
-			count++
-		}
-		d.metrics.Due(account, due.label, count)
-		if count == 0 {
-			delete(d.warned, due.label)
-			continue
-		}
-		// The shorter time says it all.
-		if last, warned := d.warned[due.label]; !logged && (!warned || now.Sub(last) >= remindEvery) {
-			d.log.Warn("results that are not stored will be deleted by Tencent within "+due.label,
-				"account", account, "events", count, "nearest", open[0].deadline.UTC().Format(time.RFC3339), "token", open[0].token)
-			logged = true
-			d.warned[due.label] = now
-		}
+		d.metrics.Due(account, due.label, countWithin(open, now, due.left))
+	}
+
+	for _, r := range d.reminders.of(now, open) {
+		d.log.Warn(r.text, "account", account, "events", r.events,
+			"nearest", r.nearest.deadline.UTC().Format(time.RFC3339), "token", r.nearest.token)
 	}
 }
 
