@@ -12,7 +12,9 @@ package config
 //go:generate go run ./gen
 
 import (
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"strings"
 	"time"
@@ -348,12 +350,18 @@ func secret(name string, value Secret, file string) (string, error) {
 		return string(value), nil
 	}
 	content, err := os.ReadFile(file)
-	if err != nil {
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return "", fmt.Errorf("read %s_file: %w: write the secret into it, for the daemon's user to read, or give another path", name, err)
+	case errors.Is(err, fs.ErrPermission):
+		return "", fmt.Errorf("read %s_file: %w: give it to the user that runs this, uid %d", name, err, os.Geteuid())
+	case err != nil:
 		return "", fmt.Errorf("read %s_file: %w", name, err)
 	}
+
 	text := strings.TrimSpace(string(content))
 	if text == "" {
-		return "", fmt.Errorf("read %s_file: %s is empty", name, file)
+		return "", fmt.Errorf("read %s_file: %s is empty: write the secret into it", name, file)
 	}
 	return text, nil
 }

@@ -2,6 +2,8 @@ package pipeline_test
 
 import (
 	"fmt"
+	"maps"
+	"strings"
 	"testing"
 	"time"
 
@@ -39,4 +41,26 @@ func TestStatusOfWhatIsJustPublished(t *testing.T) {
 		}
 	}
 	b.noneHeld()
+}
+
+// An event of a product that there is not is a dead letter of its account, and not an
+// event of an account that nobody configured as well.
+func TestUnknownProductIsReportedOnce(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	b.raw("faceid.completed.main.nfc", `{"token":"T-1"}`)
+	b.raw("faceid.completed.other.nfc", `{"token":"T-2"}`)
+	b.raw("faceid.completed.main.enhanced.more", `{"token":"T-3"}`)
+	b.start()
+	b.until("there is a dead letter", func() bool { return len(b.dead()) > 0 })
+
+	status, err := pipeline.ReadStatus(t.Context(), b.js, b.accounts)
+	want := map[string]uint64{"other": 1, "faceid.completed.main.enhanced.more": 1}
+	if err != nil || !maps.Equal(status.Strangers, want) || status.Dead != 1 {
+		t.Errorf("%v: %+v", err, status)
+	}
+	b.halt()
+	if strings.Contains(b.log.String(), "account=faceid.completed.main.nfc") {
+		t.Errorf("it is reported twice:\n%s", b.log)
+	}
 }

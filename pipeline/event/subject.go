@@ -93,6 +93,19 @@ func ParseSubject(subject string) (Lane, string, result.Product, error) {
 	return "", "", "", malformed("the subject is not %s<account>.<product> with product enhanced or eid", Live.prefix())
 }
 
+// SubjectAccount returns the account that takes what is published on a subject, whatever
+// its product; ok is false if no account would.
+func SubjectAccount(subject string) (account string, ok bool) {
+	for _, lane := range Lanes() {
+		rest, found := strings.CutPrefix(subject, lane.prefix())
+		account, product, whole := strings.Cut(rest, ".")
+		if found && whole && CheckAccount(account) == nil && product != "" && !strings.Contains(product, ".") {
+			return account, true
+		}
+	}
+	return "", false
+}
+
 // ConsumerName returns the durable consumer of an account's lane.
 func ConsumerName(account string, lane Lane) string {
 	return "ingest-" + account + "-" + string(lane)
