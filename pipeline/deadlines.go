@@ -152,7 +152,7 @@ type deadlines struct {
 	account *account
 	// done are the events that are done, as the ledger said, but not behind the
 	// acknowledgement floor.
-	done map[message]bool
+	done      map[message]bool
 	reminders reminders
 }
 

@@ -61,6 +61,6 @@ func TestUnknownProductIsReportedOnce(t *testing.T) {
 	}
 	b.halt()
 	if strings.Contains(b.log.String(), "account=faceid.completed.main.nfc") {
-		t.Errorf("it is reported twice:\n%s", b.log)
+		t.Errorf("it is reported twice:\n%s", b.log.String())
 	}
 }
