@@ -28,7 +28,7 @@ type exportCmd struct {
 	Product        string   `help:"Product of the tokens: enhanced or eid; either if left out." enum:",enhanced,eid" default:"" placeholder:"PRODUCT"`
 	Reason         string   `help:"Why, for the audit log and the manifest, such as a ticket number." placeholder:"TEXT"`
 	Fields         []string `name:"field" sep:"none" help:"Export only this value or asset, such as id_card or BestFrame.BestFrame; may be given again." placeholder:"NAME"`
-	To             string   `type:"path" predictor:"folder" help:"Folder that exports are written into." default:"faceid-export" placeholder:"DIR"`
+	To             string   `type:"path" predictor:"folder" help:"Folder that exports are written into; faceid-export if left out." default:"faceid-export" placeholder:"DIR"`
 	Recipient      []string `sep:"none" help:"Encrypt for this recipient of age, such as age1…; may be given again. Nothing is on disk in clear then." placeholder:"AGE"`
 	RecipientsFile []string `sep:"none" type:"path" predictor:"file" help:"Encrypt for the recipients in a file, one a line; may be given again." placeholder:"FILE"`
 	DryRun         bool     `help:"Say what would be exported, and open nothing."`
@@ -326,12 +326,17 @@ func (r *exportRun) print(one exported, err error) error {
 	if err != nil {
 		return nil
 	}
-	verb := "exported to"
+	verb := "exported"
+	if r.DryRun {
+		verb = "would be exported"
+	}
 	switch {
-	case r.DryRun:
-		verb = "would be exported to"
 	case one.Unchanged:
-		verb = "is in"
+		verb = "was exported before, and the same, to"
+	case len(one.Missing) > 0:
+		verb += " in part to"
+	default:
+		verb += " to"
 	}
 	_, err = fmt.Fprintf(r.app.stdout, "%s %s %s: %s, %s\n", token, verb, one.Path, plural(one.Files, "file", "files"), bytesText(one.Bytes))
 	return err

@@ -123,7 +123,7 @@ func TestExport(t *testing.T) {
 	if n, err := privacy.CheckAudit(strings.NewReader(text)); n != 1 || err != nil || !strings.Contains(text, `"action":"export"`) || !strings.Contains(text, "case 9") || !strings.Contains(text, `"assets":[`) {
 		t.Errorf("%d, %v\n%s", n, err, text)
 	}
-	if stdout, _ := s.command(exitDone, append([]string{"export", c.Token}, to("out")...)...); !strings.Contains(stdout, c.Token+" is in "+path) {
+	if stdout, _ := s.command(exitDone, append([]string{"export", c.Token}, to("out")...)...); !strings.Contains(stdout, c.Token+" was exported before, and the same, to "+path) {
 		t.Error(stdout)
 	}
 
