@@ -4,11 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"runtime/debug"
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
 
+	"github.com/faceid-ingest/faceid-ingest/pipeline/crash"
 	"github.com/faceid-ingest/faceid-ingest/pipeline/event"
 	"github.com/faceid-ingest/faceid-ingest/pipeline/faceid"
 	"github.com/faceid-ingest/faceid-ingest/pipeline/limit"
@@ -63,14 +63,13 @@ func (w *Worker) noteUnread(ctx context.Context, t *task) {
 
 // guarded turns a panic into an error, so that one result cannot end the process.
 // What the panic says may be of the result, so that only its place is logged.
-func (w *Worker) guarded(ctx context.Context, do func() error) (err error) {
-	defer func() {
-		if r := recover(); r != nil {
-			w.log.ErrorContext(ctx, "recovered from a panic", "stack", string(debug.Stack()))
-			err = errors.New("the worker panicked on this event; the log has the stack")
-		}
-	}()
-	return do()
+func (w *Worker) guarded(ctx context.Context, do func() error) error {
+	err := crash.Guard(do)
+	if p, panicked := crash.Of(err); panicked {
+		w.log.ErrorContext(ctx, "recovered from a panic", "stack", p.Stack)
+		return errors.New("the worker panicked on this event; the log has the stack")
+	}
+	return err
 }
 
 // task is a delivery whose event was understood.

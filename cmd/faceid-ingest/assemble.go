@@ -43,13 +43,22 @@ import (
 // level may be changed while it is used.
 func newLogger(cfg config.Log, level *slog.LevelVar, w io.Writer) *slog.Logger {
 	level.Set(cfg.SlogLevel())
-	options := &slog.HandlerOptions{Level: level}
+	options := &slog.HandlerOptions{Level: level, ReplaceAttr: readable}
 	file, isFile := w.(*os.File)
 	text := cfg.Format == "text" || cfg.Format == "auto" && isFile && term.IsTerminal(int(file.Fd()))
 	if text {
 		return slog.New(telemetry.WithTrace(slog.NewTextHandler(w, options)))
 	}
 	return slog.New(telemetry.WithTrace(slog.NewJSONHandler(w, options)))
+}
+
+// readable writes durations as people do, such as 15s, where JSON would have
+// nanoseconds.
+func readable(_ []string, a slog.Attr) slog.Attr {
+	if a.Value.Kind() == slog.KindDuration {
+		a.Value = slog.StringValue(a.Value.Duration().String())
+	}
+	return a
 }
 
 // connect opens JetStream as the configuration says, for a command that runs

@@ -69,6 +69,8 @@ func (a *app) readConfig() (*config.Config, error) {
 }
 
 func main() {
+	keepQuiet(os.Stderr)
+
 	// The first signal asks the command to finish; a second one ends it at once.
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	context.AfterFunc(ctx, stop)
@@ -153,5 +155,6 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 
 	a := &app{stdout: stdout, stderr: stderr, stdin: stdin, configFile: c.Config}
 	command.BindTo(ctx, (*context.Context)(nil))
-	return exitCode(ctx, command.Run(a), stderr)
+
+	return exitCode(ctx, guarded(stderr, func() error { return command.Run(a) }), stderr)
 }

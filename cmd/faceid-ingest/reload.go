@@ -59,7 +59,7 @@ func (d *daemon) work(ctx context.Context, r *reloader) error {
 			d.log.Error("the old worker ended with an error", "error", err)
 		}
 		r.level.Set(cfg.Log.SlogLevel())
-		d.log.Info("the new configuration is in force", "accounts", len(cfg.Accounts), "slots", cfg.Worker.Slots, "level", cfg.Log.Level)
+		d.log.Info("the new configuration is in force", "accounts", len(cfg.Accounts), "slots", cfg.Worker.Slots, "log_level", cfg.Log.Level)
 	}
 }
 

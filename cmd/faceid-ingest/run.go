@@ -29,16 +29,32 @@ func (c *runCmd) Run(ctx context.Context, a *app) error {
 	}
 	level := new(slog.LevelVar)
 	log := newLogger(cfg.Log, level, a.stderr)
+	speakBy(log)
 	d, err := newDaemon(ctx, cfg, log)
 	if err != nil && ctx.Err() != nil {
 		log.Info("faceid-ingest was stopped before it was running", "error", err)
 		return nil //nolint:nilerr // it did what it was asked to
 	}
-	if err != nil {
-		return err
+	if err == nil {
+		logWarnings(log, warningsOf(cfg, a.configFile))
+		err = errors.Join(d.run(ctx, &reloader{load: a.readConfig, level: level}), d.close())
 	}
-	logWarnings(log, warningsOf(cfg, a.configFile))
-	return errors.Join(d.run(ctx, &reloader{load: a.readConfig, level: level}), d.close())
+	return told(log, err)
+}
+
+// told logs why the daemon ends, so that every line of a log in JSON is JSON.
+func told(log *slog.Logger, err error) error {
+	if err == nil {
+		return nil
+	}
+
+	attrs := []any{"error", err}
+	if hint := foreignHint(err); hint != "" {
+		attrs = append(attrs, "hint", hint)
+	}
+	log.Error("faceid-ingest has failed", attrs...)
+
+	return &saidError{err}
 }
 
 // run serves until ctx is done.

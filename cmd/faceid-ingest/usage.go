@@ -42,8 +42,18 @@ func usagef(format string, args ...any) error {
 	return &usageError{fmt.Errorf(format, args...)}
 }
 
+// saidError is an error that was told already, of which only the exit code is left.
+type saidError struct{ error }
+
+func (e *saidError) Unwrap() error { return e.error }
+
 // exitCode prints err, unless it has been told already, and returns its code.
 func exitCode(ctx context.Context, err error, stderr io.Writer) int {
+	var said *saidError
+	if errors.As(err, &said) {
+		stderr = io.Discard
+	}
+
 	var (
 		invalid *config.Error
 		usage   *usageError

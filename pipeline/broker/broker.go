@@ -18,6 +18,8 @@ import (
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/faceid-ingest/faceid-ingest/pipeline/wire"
 )
 
 // Embedded is the URL that asks for a server inside the process.
@@ -124,12 +126,12 @@ func dial(cfg Config, url string, server *embedded, options ...nats.Option) (*Co
 		nats.ReconnectBufSize(-1),
 		nats.DisconnectErrHandler(func(_ *nats.Conn, err error) {
 			if err != nil {
-				cfg.Log.Warn("lost the connection to NATS, reconnecting", "error", err)
+				cfg.Log.Warn("lost the connection to NATS, reconnecting", "error", wire.Closed(err))
 			}
 		}),
 		nats.ReconnectHandler(func(*nats.Conn) { cfg.Log.Info("connected to NATS again") }),
 		nats.ErrorHandler(func(_ *nats.Conn, _ *nats.Subscription, err error) {
-			cfg.Log.Debug("NATS reported an error", "error", err)
+			cfg.Log.Debug("NATS reported an error", "error", wire.Closed(err))
 		}),
 		nats.ClosedHandler(func(*nats.Conn) { close(c.closed) }),
 	)

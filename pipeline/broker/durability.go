@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/faceid-ingest/faceid-ingest/pipeline/wire"
 )
 
 const (
@@ -103,7 +105,7 @@ func syncsAlways(ctx context.Context, url string) (bool, error) {
 	if err != nil {
 		return false, errors.New("it is no URL")
 	}
-	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
+	client := &http.Client{Transport: wire.Transport{Base: &http.Transport{DisableKeepAlives: true}}}
 	response, err := client.Do(request)
 	if err != nil {
 		return false, err

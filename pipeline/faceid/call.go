@@ -17,6 +17,7 @@ import (
 
 	"github.com/faceid-ingest/faceid-ingest/pipeline/faceid/extract"
 	"github.com/faceid-ingest/faceid-ingest/pipeline/spool"
+	"github.com/faceid-ingest/faceid-ingest/pipeline/wire"
 )
 
 // ignored is what the SDK may make of an answer that is already in our hands.
@@ -52,7 +53,7 @@ func newCaller(service, version, endpoint, region string, credentials func(conte
 	}
 	return &caller{
 		service: service, version: version, scheme: strings.ToUpper(u.Scheme), host: u.Host, region: region,
-		credentials: credentials, timeout: timeout, base: base, transport: &extract.Transport{Base: base, Config: limits},
+		credentials: credentials, timeout: timeout, base: base, transport: &extract.Transport{Base: wire.Transport{Base: base}, Config: limits},
 	}, nil
 }
 

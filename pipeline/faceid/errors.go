@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"regexp"
 	"strings"
 	"time"
 )
@@ -40,11 +41,13 @@ func Classes() []Class {
 	return []Class{Transient, Throttled, NotReady, Permanent, AccountTrouble, RequestTrouble, TooLarge, Canceled}
 }
 
-// Error says why a result could not be had. It holds nothing of an answer but
-// the API's own code: messages of the API may repeat what was sent.
+// Error says why a result could not be had. Its words hold nothing of an answer but
+// the API's own code, and its id of the call if that has the form of one: the rest may
+// repeat what was sent.
 type Error struct {
 	Class Class
-	// Code is the API's error code, or empty where the API did not answer.
+	// Code is the API's error code: one that is documented, or a new one below those.
+	// Anything else is Undocumented; empty means that the API did not answer.
 	Code string
 	// RequestID is the API's id of the call, for Tencent's support; may be empty.
 	RequestID string
@@ -59,8 +62,8 @@ func (e *Error) Error() string {
 	if e.Code != "" {
 		text = e.Code + ": " + text
 	}
-	if e.RequestID != "" {
-		text += " (request " + e.RequestID + ")"
+	if id := shownID(e.RequestID); id != "" {
+		text += " (request " + id + ")"
 	}
 	return text
 }
@@ -173,10 +176,53 @@ var apiCodes = map[string]apiCode{
 // maxCode bounds what is kept of a code that the endpoint sent, in bytes.
 const maxCode = 128
 
+// Undocumented stands for a code of no known family, which may be anything.
+const Undocumented = "undocumented"
+
+// newCode is a code below a family, such as InternalError.Db: letters alone, for digits
+// may be somebody's number.
+var newCode = regexp.MustCompile(`^[A-Z][A-Za-z]*(\.[A-Z][A-Za-z]*){1,2}$`)
+
+// ShownCode returns what may be shown of an error code that an endpoint of Tencent Cloud
+// sent: see Error.Code.
+func ShownCode(code string) string {
+	if _, documented := apiCodes[code]; documented {
+		return code
+	}
+	family, _, _ := strings.Cut(code, ".")
+	if !families[family] {
+		return Undocumented
+	}
+	if len(code) > maxCode || !newCode.MatchString(code) {
+		return family + "." + Undocumented
+	}
+	return code
+}
+
+// families are the first parts of the documented codes.
+var families = func() map[string]bool {
+	all := map[string]bool{}
+	for code := range apiCodes {
+		family, _, _ := strings.Cut(code, ".")
+		all[family] = true
+	}
+	return all
+}()
+
+var callID = regexp.MustCompile(`^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$`)
+
+// shownID returns an id of a call if it has the form of the vendor's, and else nothing.
+func shownID(id string) string {
+	if callID.MatchString(id) {
+		return id
+	}
+	return ""
+}
+
 // newAPIError makes the error for a code of the API.
 func newAPIError(code, requestID string) *Error {
 	row := lookUp(code)
-	return &Error{Class: row.class, Code: plainASCII(code), RequestID: plainASCII(requestID), Err: errors.New(row.text)}
+	return &Error{Class: row.class, Code: ShownCode(code), RequestID: plainASCII(requestID), Err: errors.New(row.text)}
 }
 
 // namePermission has an error that says that a permission is missing say which.

@@ -32,7 +32,7 @@ var documented = map[faceid.Class]string{
 
 // undocumented codes take their family's class, but are never permanent.
 var undocumented = map[faceid.Class]string{
-	faceid.Transient:      `InternalError.Db FailedOperation.Something Nonsense Nonsense.Too`,
+	faceid.Transient:      `InternalError.Db FailedOperation.Something`,
 	faceid.Throttled:      `RequestLimitExceeded.SomeLimit LimitExceeded.Quota`,
 	faceid.AccountTrouble: `AuthFailure.New UnauthorizedOperation.New.Deeper`,
 	faceid.RequestTrouble: `InvalidParameterValue.NewRule InvalidParameter.New`,

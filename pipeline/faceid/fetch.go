@@ -80,7 +80,7 @@ func (c *Client) call(ctx context.Context, q Query, batch *spool.Batch) (*opened
 func (c *Client) ask(ctx context.Context, action string, params map[string]any, batch *spool.Batch) (_ *extract.Document, members map[string]json.RawMessage, err error) {
 	ctx, step := span.StartCall(ctx, action, span.Action.String(action))
 	defer func() {
-		step.SetAttributes(span.RequestID.String(requestIDOf(members)))
+		step.SetAttributes(span.RequestID.String(shownID(requestIDOf(members))))
 		endStep(step, err)
 	}()
 	doc, err := c.caller.send(ctx, action, params, batch)

@@ -83,8 +83,6 @@ func Listen(ctx context.Context, cfg AdminConfig) (*Admin, error) {
 			WriteTimeout:      answerWait,
 			IdleTimeout:       2 * time.Minute,
 			MaxHeaderBytes:    16 << 10,
-			// What strangers send wrong is of no interest.
-			ErrorLog: slog.NewLogLogger(cfg.Log.Handler(), slog.LevelDebug),
 		},
 	}, nil
 }

@@ -21,6 +21,8 @@ import (
 	sdktrace "go.opentelemetry.io/otel/sdk/trace"
 	"go.opentelemetry.io/otel/trace"
 	"go.opentelemetry.io/otel/trace/noop"
+
+	"github.com/faceid-ingest/faceid-ingest/pipeline/wire"
 )
 
 // TracingConfig says where spans go.
@@ -111,18 +113,16 @@ func newExporter(ctx context.Context, cfg TracingConfig) (*exporter, error) {
 	if err != nil || u.Host == "" {
 		return nil, errors.New("endpoint must be a URL such as http://127.0.0.1:4318")
 	}
-	transport := &headers{file: cfg.HeadersFile, base: &http.Transport{
+	transport := &headers{file: cfg.HeadersFile, base: wire.Transport{Base: &http.Transport{
 		Proxy: http.ProxyFromEnvironment, MaxIdleConnsPerHost: 2, IdleConnTimeout: time.Minute,
 		TLSHandshakeTimeout: exportWait, ForceAttemptHTTP2: true,
-	}}
+	}}}
 	if _, err := transport.read(); err != nil {
 		return nil, err
 	}
 	client := &http.Client{
-		Transport: transport,
+		Transport: transport, // which follows nothing: a token goes to no other place
 		Timeout:   exportWait,
-		// A token goes to no other place than the configured one.
-		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}
 	sender, err := otlptracehttp.New(ctx,
 		otlptracehttp.WithEndpointURL(u.JoinPath("v1/traces").String()),
@@ -159,7 +159,7 @@ func (e *exporter) ExportSpans(ctx context.Context, spans []sdktrace.ReadOnlySpa
 type headers struct {
 	// file may be empty.
 	file string
-	base *http.Transport
+	base wire.Transport
 	// last says how the latest request ended, a string.
 	last atomic.Value
 }

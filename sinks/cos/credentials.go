@@ -17,6 +17,7 @@ import (
 	tchttp "github.com/tencentcloud/tencentcloud-sdk-go/tencentcloud/common/http"
 	"github.com/tencentcloud/tencentcloud-sdk-go/tencentcloud/common/profile"
 
+	"github.com/faceid-ingest/faceid-ingest/pipeline/faceid"
 	"github.com/faceid-ingest/faceid-ingest/sinks"
 )
 
@@ -235,9 +236,9 @@ func stsError(ctx context.Context, err error) error {
 	case ctx.Err() != nil:
 		return fmt.Errorf("STS did not answer: %w", ctx.Err())
 	case errors.As(err, &refused) && strings.HasPrefix(refused.Code, "AuthFailure"):
-		return fmt.Errorf("STS refuses the keys (%s): check secret_id and secret_key", word(refused.Code))
+		return fmt.Errorf("STS refuses the keys (%s): check secret_id and secret_key", faceid.ShownCode(refused.Code))
 	case errors.As(err, &refused) && !strings.HasPrefix(refused.Code, "ClientError"):
-		return fmt.Errorf("STS refuses GetFederationToken (%s): does the CAM policy of the key allow name/sts:GetFederationToken?", word(refused.Code))
+		return fmt.Errorf("STS refuses GetFederationToken (%s): does the CAM policy of the key allow name/sts:GetFederationToken?", faceid.ShownCode(refused.Code))
 	}
 	return errors.New("STS cannot be reached: check the network and name resolution")
 }

@@ -12,6 +12,7 @@ import (
 	"iter"
 	"sync"
 
+	"github.com/faceid-ingest/faceid-ingest/pipeline/crash"
 	"github.com/faceid-ingest/faceid-ingest/pipeline/privacy"
 	"github.com/faceid-ingest/faceid-ingest/pipeline/result"
 	"github.com/faceid-ingest/faceid-ingest/sinks"
@@ -214,7 +215,12 @@ func (s *Sink) eachWhole(ctx context.Context, objects []listed, after sinks.Key,
 		var wg sync.WaitGroup
 		for i, object := range some {
 			if key, ours := keyOfIndex(object.key); ours && key.Compare(after) > 0 {
-				wg.Go(func() { whole[i], errs[i] = s.whole(ctx, key) })
+				wg.Go(func() {
+					errs[i] = crash.Guard(func() (err error) {
+						whole[i], err = s.whole(ctx, key)
+						return err
+					})
+				})
 			}
 		}
 		wg.Wait()

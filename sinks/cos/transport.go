@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"github.com/tencentyun/cos-go-sdk-v5"
+
+	"github.com/faceid-ingest/faceid-ingest/pipeline/wire"
 )
 
 const (
@@ -54,7 +56,7 @@ func newLinks(cfg Config, e edges) *links {
 	if cfg.Endpoint != "" {
 		l.endpoint, _ = url.Parse(cfg.Endpoint) // a valid one parses
 	}
-	l.base = e.wrap(l.pool)
+	l.base = wire.Transport{Base: e.wrap(l.pool)}
 	l.own = l.credentials(cfg.access(), cfg.Region)
 	l.source = l.own
 	if cfg.Source != (Access{}) {
@@ -66,15 +68,13 @@ func newLinks(cfg Config, e edges) *links {
 func (l *links) credentials(a Access, region string) credentials {
 	switch a.Credentials {
 	case cvmRole:
-		client := &http.Client{Transport: l.local, CheckRedirect: neverFollow}
+		client := &http.Client{Transport: wire.Transport{Base: l.local}}
 		return newTemporary(l.edges.now, fromRole(client, l.edges.metadata, a.Role)).get
 	case sts:
-		return newTemporary(l.edges.now, fromSTS(limited{l.pool}, l.edges.sts, region, a.static)).get
+		return newTemporary(l.edges.now, fromSTS(limited{wire.Transport{Base: l.pool}}, l.edges.sts, region, a.static)).get
 	}
 	return a.static
 }
-
-func neverFollow(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
 
 func (l *links) close() {
 	l.pool.CloseIdleConnections()
@@ -89,7 +89,7 @@ func (l *links) bucket(name, region string, keys credentials) *bucket {
 		at = l.endpoint
 	}
 	client := cos.NewClient(&cos.BaseURL{BucketURL: at}, &http.Client{
-		Transport: &signing{keys: keys, base: l.base, patience: l.edges.patience, now: l.edges.now}, CheckRedirect: neverFollow,
+		Transport: &signing{keys: keys, base: l.base, patience: l.edges.patience, now: l.edges.now},
 	})
 	client.Host = host
 	client.Conf.RetryOpt.Count = 1

@@ -3,11 +3,14 @@ package cos
 import (
 	"context"
 	"crypto/tls"
+	"encoding/base64"
 	"errors"
 	"fmt"
 	"net"
 	"net/http"
 	"net/url"
+	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -16,6 +19,7 @@ import (
 	"github.com/tencentyun/cos-go-sdk-v5"
 
 	"github.com/faceid-ingest/faceid-ingest/pipeline/privacy"
+	"github.com/faceid-ingest/faceid-ingest/pipeline/wire"
 	"github.com/faceid-ingest/faceid-ingest/sinks"
 )
 
@@ -52,7 +56,10 @@ func (b *bucket) fail(action string, err error) error {
 		return fmt.Errorf("%s: credentials: %w", b, err)
 	case errors.Is(err, privacy.ErrWrongContent):
 		return errContent
+	case errors.Is(err, errStalled):
+		return fmt.Errorf("%s: %s: %w", b, action, errStalled)
 	}
+	err = wire.Closed(err)
 	if hint := networkHint(err); hint != "" {
 		return fmt.Errorf("%s: %s: %w: %s", b, action, err, hint)
 	}
@@ -93,12 +100,12 @@ func networkHint(err error) string {
 
 // refusal says what COS's answer means.
 func (b *bucket) refusal(action string, r *cos.ErrorResponse) error {
-	status, code := r.Response.StatusCode, word(r.Code)
+	status, code := r.Response.StatusCode, shownCode(r.Code)
 	said := fmt.Sprintf("status %d", status)
 	if code != "" {
 		said += " " + code
 	}
-	if id := word(r.Response.Header.Get("X-Cos-Request-Id")); id != "" {
+	if id := shownID(r.Response.Header.Get("X-Cos-Request-Id")); id != "" {
 		said += ", request " + id
 	}
 	tell := func(words string) error { return fmt.Errorf("%s: %s: %s (%s)", b, action, words, said) }
@@ -192,12 +199,33 @@ func retryAfter(r *http.Response) time.Duration {
 	return 0
 }
 
-// word returns a name that a server sent if it is one, and else nothing.
-func word(s string) string {
-	if len(s) > 64 || strings.ContainsFunc(s, func(r rune) bool {
-		return (r < '0' || r > '9') && (r < 'A' || r > 'Z') && (r < 'a' || r > 'z') && !strings.ContainsRune("._-=", r)
-	}) {
+// otherCodes are the codes of COS that need no words of their own but tell its owner
+// something.
+var otherCodes = strings.Fields(`
+	AccessDenied BucketAlreadyExists BucketAlreadyOwnedByYou BucketNotEmpty EntityTooSmall ExpiredToken FileAlreadyExists
+	InternalError InvalidAccessKeyId InvalidBucketName InvalidBucketState InvalidObjectState InvalidPart InvalidPartOrder
+	InvalidRange InvalidRegionName InvalidSecretId InvalidSHA1Digest InvalidToken MethodNotAllowed MissingContentLength
+	NoSuchBucket NoSuchKey NoSuchObjectLockConfiguration NoSuchUpload NoSuchVersion NotImplemented OperationAborted
+	PathConflict PreconditionFailed RequestIsExpired RequestLimitExceeded RequestTimeTooSkewed ServiceUnavailable
+	SignatureDoesNotMatch SlowDown TooManyBuckets UnavailableForLegalReasons
+	KMSAccessDenied KMSDisabled KMSInvalidKey KMSKeyDisabled KMSKeyNotExist KMSException`)
+
+// shownCode returns a code if it is one of COS, and else nothing: it may be anything.
+func shownCode(code string) string {
+	if hopeless[code] || configured[code] != "" || slices.Contains(otherCodes, code) {
+		return code
+	}
+	return ""
+}
+
+// requestID is what COS's ids say once their base64 is decoded: times and counters.
+var requestID = regexp.MustCompile(`^[0-9a-f]{8}(_[0-9a-f]{1,16}){2,4}$`)
+
+// shownID returns the id of a request if it has the form of COS's, and else nothing.
+func shownID(id string) string {
+	text, err := base64.StdEncoding.DecodeString(id)
+	if err != nil || !requestID.Match(text) {
 		return ""
 	}
-	return s
+	return id
 }

@@ -53,7 +53,7 @@ func faulting(change func(*cos.Config)) []sinktest.Trouble {
 		"COS is busy":          {costest.Fault{Action: "PutObject", Status: 503, Code: "SlowDown", RetryAfter: "7"}, sinks.ClassThrottled, true, []string{archiveBucket, "fewer requests", "SlowDown"}},
 		"COS asks to wait":     {costest.Fault{Status: 429, RetryAfter: "7"}, sinks.ClassThrottled, true, []string{archiveBucket, "fewer requests"}},
 		"no such class":        {costest.Fault{Action: "PutObject", Status: 400, Code: "InvalidStorageClass"}, sinks.ClassTransient, true, []string{archiveBucket, "check storage_class"}},
-		"an unknown complaint": {costest.Fault{Action: "PutObject", Status: 418, Code: "Teapot"}, sinks.ClassTransient, true, []string{archiveBucket, "status 418 Teapot"}},
+		"an unknown complaint": {costest.Fault{Action: "PutObject", Status: 418, Code: "Teapot"}, sinks.ClassTransient, true, []string{archiveBucket, "(status 418, request "}},
 	} {
 		list = append(list, sinktest.Trouble{
 			Name: name, Class: f.class, CheckFails: f.check, Words: f.words,

@@ -14,6 +14,7 @@ import (
 
 	"github.com/tencentyun/cos-go-sdk-v5"
 
+	"github.com/faceid-ingest/faceid-ingest/pipeline/crash"
 	"github.com/faceid-ingest/faceid-ingest/pipeline/result"
 )
 
@@ -203,11 +204,13 @@ func (s *Sink) sendParts(parent context.Context, key, id string, p *plan, open o
 	for range min(workers, len(p.sums)) {
 		wg.Go(func() {
 			for i := range numbers {
-				etag, err := s.sendPart(ctx, key, id, p, open, i)
+				err := crash.Guard(func() (err error) {
+					etags[i], err = s.sendPart(ctx, key, id, p, open, i)
+					return err
+				})
 				if err != nil {
 					cancel(fmt.Errorf("part %d: %w", i+1, err))
 				}
-				etags[i] = etag
 			}
 		})
 	}

@@ -10,6 +10,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kerr"
 	"golang.org/x/sys/unix"
 
+	"github.com/faceid-ingest/faceid-ingest/pipeline/wire"
 	"github.com/faceid-ingest/faceid-ingest/sinks"
 	"github.com/faceid-ingest/faceid-ingest/sinks/notice"
 )
@@ -21,6 +22,7 @@ func (s *Sink) explain(ctx context.Context, wait time.Duration, err error) error
 	if ctx.Err() != nil {
 		return fmt.Errorf("%s: %w", at, ctx.Err())
 	}
+	err = closed(err)
 	if errors.Is(err, context.DeadlineExceeded) {
 		return s.explainTimeout(at, wait, err)
 	}
@@ -35,9 +37,18 @@ func (s *Sink) explain(ctx context.Context, wait time.Duration, err error) error
 	return err
 }
 
+// closed returns err without what a broker says beside its code.
+func closed(err error) error {
+	var code *kerr.Error
+	if errors.As(err, &code) {
+		return code
+	}
+	return wire.Closed(err)
+}
+
 // explainTimeout says why the client kept trying.
 func (s *Sink) explainTimeout(at string, wait time.Duration, err error) error {
-	cause := s.trouble.last()
+	cause := closed(s.trouble.last())
 	if cause == nil {
 		return fmt.Errorf("%s: no acknowledgement within %s: look at the brokers, "+
 			"and whether enough replicas are in sync (min.insync.replicas): %w", at, wait, err)

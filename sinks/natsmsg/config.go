@@ -10,6 +10,7 @@ import (
 
 	"github.com/nats-io/nats.go"
 
+	"github.com/faceid-ingest/faceid-ingest/pipeline/wire"
 	"github.com/faceid-ingest/faceid-ingest/sinks"
 	"github.com/faceid-ingest/faceid-ingest/sinks/notice"
 )
@@ -110,7 +111,7 @@ func (c *Config) options(log *slog.Logger) ([]nats.Option, error) {
 		nats.ReconnectBufSize(-1),
 		nats.ReconnectHandler(func(*nats.Conn) { log.Info("connected to NATS again") }),
 		nats.ErrorHandler(func(_ *nats.Conn, _ *nats.Subscription, err error) {
-			log.Debug("NATS reported an error", "error", err)
+			log.Debug("NATS reported an error", "error", wire.Closed(err))
 		}),
 	}
 	if c.CredsFile != "" {

@@ -56,6 +56,7 @@ import (
 
 	"github.com/faceid-ingest/faceid-ingest/pipeline/privacy"
 	"github.com/faceid-ingest/faceid-ingest/pipeline/result"
+	"github.com/faceid-ingest/faceid-ingest/pipeline/wire"
 	"github.com/faceid-ingest/faceid-ingest/sinks"
 	"github.com/faceid-ingest/faceid-ingest/sinks/notice"
 )
@@ -139,13 +140,13 @@ func (s *Sink) connect(c *Config, log *slog.Logger) error {
 		nats.DisconnectErrHandler(func(_ *nats.Conn, err error) {
 			if err != nil {
 				s.lost.Store(&err)
-				log.Warn("lost the connection to NATS, reconnecting", "error", err)
+				log.Warn("lost the connection to NATS, reconnecting", "error", wire.Closed(err))
 			}
 		}),
 		nats.ClosedHandler(func(*nats.Conn) { close(s.closed) }),
 	)
 	if s.nats, err = nats.Connect(c.URL, options...); err != nil {
-		return fmt.Errorf("natsmsg: connect to %s: %w", s.server, err)
+		return fmt.Errorf("natsmsg: connect to %s: %w", s.server, wire.Closed(err))
 	}
 	return nil
 }

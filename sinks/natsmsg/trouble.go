@@ -9,6 +9,7 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
+	"github.com/faceid-ingest/faceid-ingest/pipeline/wire"
 	"github.com/faceid-ingest/faceid-ingest/sinks"
 	"github.com/faceid-ingest/faceid-ingest/sinks/notice"
 )
@@ -37,6 +38,7 @@ func (s *Sink) disconnected() error {
 	if last == nil {
 		return fmt.Errorf("nats %s: not connected: check that the server runs, and url", s.server)
 	}
+	last = wire.Closed(last)
 	hint := notice.TLSHint(last)
 	switch {
 	case hint != "":
@@ -54,6 +56,7 @@ func (s *Sink) explain(ctx context.Context, subject string, err error) error {
 	if ctx.Err() != nil {
 		return fmt.Errorf("%s: %w", at, ctx.Err())
 	}
+	err = wire.Closed(err)
 	switch {
 	case errors.Is(err, nats.ErrMaxPayload):
 		return sinks.Permanent(fmt.Errorf("%s: the message is larger than the server takes, %d bytes: "+
@@ -73,8 +76,9 @@ func (s *Sink) explain(ctx context.Context, subject string, err error) error {
 	case !s.nats.IsConnected():
 		return s.disconnected()
 	}
-	if hint := apiHint(err); hint != "" {
-		return fmt.Errorf("%s: subject %s: %s: %w", at, subject, hint, err)
+	var api *jetstream.APIError
+	if errors.As(err, &api) {
+		return fmt.Errorf("%s: subject %s: %serror %d of the server: %w", at, subject, apiHint(api), api.ErrorCode, err)
 	}
 	return fmt.Errorf("%s: subject %s: %w", at, subject, err)
 }
@@ -84,26 +88,24 @@ func (s *Sink) explain(ctx context.Context, subject string, err error) error {
 func (s *Sink) explainSilence(at, subject string, err error) error {
 	last := s.nats.LastError()
 	if errors.Is(last, nats.ErrPermissionViolation) && strings.Contains(last.Error(), `"`+subject+`"`) {
-		return fmt.Errorf("%s: give the user the right to publish on %s: %w", at, subject, last)
+		return fmt.Errorf("%s: give the user the right to publish on %s: %w", at, subject, wire.Closed(last))
 	}
 	return fmt.Errorf("%s: no answer on subject %s: look at the server and its disks; "+
 		"the user may lack the right to publish there, or to subscribe to _INBOX.>: %w", at, subject, err)
 }
 
-func apiHint(err error) string {
-	var api *jetstream.APIError
-	if !errors.As(err, &api) {
-		return ""
-	}
+// apiHint says what to do about an error of the server; it ends with a colon, or is
+// empty.
+func apiHint(api *jetstream.APIError) string {
 	switch api.ErrorCode {
 	case codePurgeFailed:
-		return "the stream cannot be purged; it may be sealed or forbid it (deny_purge): allow it, or take the token's messages away by hand"
+		return "the stream cannot be purged; it may be sealed or forbid it (deny_purge): allow it, or take the token's messages away by hand: "
 	case codeStoreFailed:
-		return "the stream cannot store it; it may be full (discard new): raise its limits or free some space"
+		return "the stream cannot store it; it may be full (discard new): raise its limits or free some space: "
 	case codeResources:
-		return "the server is out of storage: raise its limits or free some space"
+		return "the server is out of storage: raise its limits or free some space: "
 	case jetstream.JSErrCodeStreamNameInUse:
-		return "a stream of this name is there and does not take the subject: add the subject to it, or choose another create_stream"
+		return "a stream of this name is there and does not take the subject: add the subject to it, or choose another create_stream: "
 	}
 	return ""
 }

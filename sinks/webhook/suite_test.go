@@ -153,7 +153,7 @@ func (f faultyTransport) RoundTrip(req *http.Request) (*http.Response, error) {
 }
 
 func (f faultyTransport) CloseIdleConnections() {
-	f.RoundTripper.(*http.Transport).CloseIdleConnections()
+	f.RoundTripper.(interface{ CloseIdleConnections() }).CloseIdleConnections()
 }
 
 // troubles are what receivers and their owners have.

@@ -61,6 +61,7 @@ import (
 
 	"github.com/faceid-ingest/faceid-ingest/pipeline/privacy"
 	"github.com/faceid-ingest/faceid-ingest/pipeline/result"
+	"github.com/faceid-ingest/faceid-ingest/pipeline/wire"
 	"github.com/faceid-ingest/faceid-ingest/sinks"
 	"github.com/faceid-ingest/faceid-ingest/sinks/notice"
 )
@@ -104,12 +105,11 @@ func (c *Config) Open(_ context.Context, env sinks.Env) (sinks.Sink, error) {
 		s.dialer.Control = onlyPublic
 	}
 	s.client = &http.Client{
-		Transport: &http.Transport{
+		Transport: wire.Transport{Base: &http.Transport{
 			DialContext: s.dialer.DialContext, TLSClientConfig: settings.Clone(), ForceAttemptHTTP2: true,
 			MaxIdleConnsPerHost: idleConnections, IdleConnTimeout: idleTimeout,
 			MaxResponseHeaderBytes: maxAnswerHeader, DisableCompression: true,
-		},
-		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+		}},
 	}
 	if _, err := s.target(); err != nil {
 		return nil, err
@@ -145,7 +145,7 @@ func (s *Sink) Check(ctx context.Context) error {
 	limited, cancel := context.WithTimeout(ctx, s.cfg.Timeout.Duration())
 	defer cancel()
 	if err := s.shakeHands(limited, target); err != nil {
-		return s.explain(ctx, target, err)
+		return s.explain(ctx, target, wire.Closed(err))
 	}
 	return nil
 }

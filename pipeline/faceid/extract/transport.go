@@ -45,7 +45,7 @@ func NewContext(ctx context.Context, call *Call) context.Context {
 // page, for instance. It holds nothing of the body.
 type StatusError struct {
 	Status int
-	// ContentType is the media type alone.
+	// ContentType is a usual media type alone, or words.
 	ContentType string
 	// RetryAfter is how long the endpoint wants not to be asked, at most an hour; 0
 	// if it did not say.
@@ -93,7 +93,7 @@ func (t *Transport) RoundTrip(r *http.Request) (*http.Response, error) {
 func (t *Transport) extract(ctx context.Context, response *http.Response, batch *spool.Batch) (*Document, error) {
 	if kind := mediaType(response.Header); response.StatusCode != http.StatusOK || !isJSON(kind) {
 		_, _ = io.CopyN(io.Discard, response.Body, drainLimit)
-		return nil, &StatusError{Status: response.StatusCode, ContentType: kind, RetryAfter: retryAfter(response.Header, time.Now())}
+		return nil, &StatusError{Status: response.StatusCode, ContentType: shown(kind), RetryAfter: retryAfter(response.Header, time.Now())}
 	}
 	body := io.Reader(response.Body)
 	switch response.Header.Get("Content-Encoding") {
@@ -136,14 +136,26 @@ func retryAfter(h http.Header, now time.Time) time.Duration {
 	return 0
 }
 
-// mediaType returns the media type of an answer, or words where it is none: what
-// a stranger wrote there does not get into errors.
+// mediaType returns the media type of an answer, or words where it is none.
 func mediaType(h http.Header) string {
 	kind, _, err := mime.ParseMediaType(h.Get("Content-Type"))
 	if err != nil || len(kind) > 64 {
 		return "no content type"
 	}
 	return kind
+}
+
+// shown returns a media type if it is a usual one: what a stranger made up may be
+// anything.
+func shown(kind string) string {
+	switch kind {
+	case "text/html", "text/xml", "application/xml", "application/xhtml+xml", "application/problem+json", "text/event-stream":
+		return kind
+	}
+	if isJSON(kind) {
+		return kind
+	}
+	return "another content type"
 }
 
 // isJSON tells JSON from pages. Some gateways label JSON as text, or not at all.

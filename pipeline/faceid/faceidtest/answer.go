@@ -43,13 +43,21 @@ type parameters struct {
 	desKey, userInfo string
 }
 
+// newRequestID makes an id of the form that the API's have.
+func newRequestID() string {
+	var b [16]byte
+	_, _ = rand.Read(b[:]) // never fails
+
+	return fmt.Sprintf("%x-%x-%x-%x-%x", b[:4], b[4:6], b[6:8], b[8:10], b[10:])
+}
+
 func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
 	now := s.clock()
 	s.mu.Lock()
 	s.requests++
 	s.perSecond[now.Unix()]++
 	s.mu.Unlock()
-	requestID := rand.Text()
+	requestID := newRequestID()
 	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxRequest))
 	if err != nil {
 		refuse(w, requestID, "RequestSizeLimitExceeded")

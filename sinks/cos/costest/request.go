@@ -1,7 +1,9 @@
 package costest
 
 import (
+	"encoding/base64"
 	"encoding/xml"
+	"fmt"
 	"net/http"
 	"net/url"
 	"regexp"
@@ -54,7 +56,7 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
 	c.Action = c.action()
 	s.mu.Lock()
 	s.requests = append(s.requests, c.Request)
-	id := "costest-" + s.next()
+	id := base64.StdEncoding.EncodeToString(fmt.Appendf(nil, "%08x_%s_1a2b", s.options.Now().Unix(), s.next()))
 	s.mu.Unlock()
 	w.Header().Set("X-Cos-Request-Id", id)
 	w.Header().Set("Date", s.options.Now().UTC().Format(http.TimeFormat))
