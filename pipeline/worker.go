@@ -30,6 +30,7 @@ import (
 	"github.com/faceid-ingest/faceid-ingest/pipeline/event"
 	"github.com/faceid-ingest/faceid-ingest/pipeline/faceid"
 	"github.com/faceid-ingest/faceid-ingest/pipeline/parking"
+	"github.com/faceid-ingest/faceid-ingest/pipeline/privacy"
 	"github.com/faceid-ingest/faceid-ingest/pipeline/replica"
 	"github.com/faceid-ingest/faceid-ingest/pipeline/result"
 	"github.com/faceid-ingest/faceid-ingest/pipeline/spool"
@@ -100,6 +101,9 @@ type Deps struct {
 	Metrics *telemetry.Metrics
 	// Tracing makes the spans of events; nil means that there are none.
 	Tracing trace.TracerProvider
+	// Keyring says what this process seals with, for other replicas and the status of
+	// keys to see; nil where nobody looks.
+	Keyring func() privacy.Mark
 	Log     *slog.Logger
 }
 
@@ -113,6 +117,7 @@ type Worker struct {
 	gates     map[string]*gate
 	spool     *spool.Spool
 	parking   *parking.Store
+	keyring   func() privacy.Mark
 	metrics   *telemetry.Metrics
 	tracer    trace.Tracer
 	log       *slog.Logger
@@ -151,6 +156,7 @@ func New(cfg Config, deps Deps) (*Worker, error) {
 		gates:     map[string]*gate{},
 		spool:     deps.Spool,
 		parking:   deps.Parking,
+		keyring:   deps.Keyring,
 		metrics:   deps.Metrics,
 		tracer:    deps.Tracing.Tracer(span.Scope),
 		log:       deps.Log,
@@ -282,6 +288,9 @@ func (w *Worker) report() replica.Report {
 	}
 	for name, g := range w.gates {
 		r.Sinks[name] = g.state()
+	}
+	if w.keyring != nil {
+		r.Keyring = w.keyring()
 	}
 	return r
 }

@@ -23,6 +23,8 @@ import (
 	"unicode/utf8"
 
 	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/faceid-ingest/faceid-ingest/pipeline/privacy"
 )
 
 const (
@@ -69,6 +71,8 @@ type Report struct {
 	// Accounts are those it serves.
 	Accounts []string        `json:"accounts"`
 	Sinks    map[string]Sink `json:"sinks"`
+	// Keyring is what it seals with; zero of a version that did not say it.
+	Keyring privacy.Mark `json:"keyring,omitzero"`
 }
 
 // Config says what a replica tells and is told.
@@ -396,6 +400,9 @@ func parseReport(line []byte) (Report, error) {
 		return Report{}, errors.New("a replica's line is not one of this program's")
 	}
 	r.Host, r.Version = plain(r.Host), plain(r.Version)
+	if !r.Keyring.Valid() {
+		r.Keyring = privacy.Mark{}
+	}
 	accounts := map[string]bool{}
 	for _, account := range r.Accounts[:min(len(r.Accounts), maxList)] {
 		accounts[plain(account)] = true

@@ -1,0 +1,121 @@
+package keymark
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"io"
+
+	"github.com/faceid-ingest/faceid-ingest/pipeline/privacy"
+	"github.com/faceid-ingest/faceid-ingest/pipeline/result"
+	"github.com/faceid-ingest/faceid-ingest/sinks"
+)
+
+// sampled is how many results are looked at per product, besides the first.
+const sampled = 12
+
+// Sink is a sink as a Place.
+type Sink struct {
+	sinks.Keeper
+	// Policy is the one that the sink was opened with.
+	Policy *privacy.Policy
+}
+
+// Name implements Place.
+func (s Sink) Name() string { return "sink " + s.Keeper.Name() }
+
+// Sample implements Place: it looks at the first result and at some that lie anywhere
+// among the others, so that two keyrings which sealed one half each are both seen.
+func (s Sink) Sample(ctx context.Context) (Sample, error) {
+	var sample Sample
+	seen := map[sinks.Key]bool{}
+	from := []sinks.Key{{}}
+	for _, product := range result.Products() {
+		for range sampled {
+			var hash [16]byte
+			_, _ = rand.Read(hash[:]) // never fails: it ends the process instead
+			from = append(from, sinks.Key{Product: product, Hash: hex.EncodeToString(hash[:])})
+		}
+	}
+
+	for _, after := range from {
+		key, found, err := s.next(ctx, after)
+		if err != nil {
+			return Sample{}, err
+		}
+		if after == (sinks.Key{}) && !found {
+			return sample, nil // nothing is there
+		}
+		if !found || seen[key] {
+			continue
+		}
+		seen[key] = true
+		if err := s.look(ctx, key, &sample); err != nil {
+			return Sample{}, err
+		}
+	}
+	return sample, nil
+}
+
+// next returns the first key behind another one.
+func (s Sink) next(ctx context.Context, after sinks.Key) (sinks.Key, bool, error) {
+	for key, err := range s.Keys(ctx, after) {
+		return key, err == nil, err
+	}
+	return sinks.Key{}, false, nil
+}
+
+// look adds one result to a sample. One that was erased meanwhile is left out, and what
+// is damaged counts as not opened.
+func (s Sink) look(ctx context.Context, key sinks.Key, sample *Sample) error {
+	use, err := s.KeyUse(ctx, key)
+	if errors.Is(err, sinks.ErrNotFound) || errors.Is(err, sinks.ErrErased) {
+		return nil
+	}
+	if err != nil && ctx.Err() != nil {
+		return err
+	}
+	sample.Held++
+	if err == nil && len(use) == 0 {
+		return nil
+	}
+	sample.Sealed++
+	if err == nil && s.opens(ctx, key) {
+		sample.Opened++
+	}
+	return nil
+}
+
+// opens reports whether a sealed value or asset of a result opens.
+func (s Sink) opens(ctx context.Context, key sinks.Key) bool {
+	switch keeper := s.Keeper.(type) {
+	case sinks.RecordKeeper:
+		rec, err := keeper.Get(ctx, key)
+		return err == nil && s.Policy.Opens(rec) == nil
+	case sinks.ArchiveKeeper:
+		manifest, err := keeper.Manifest(ctx, key)
+		if err != nil {
+			return false
+		}
+		for _, receipt := range manifest {
+			if opensAsset(ctx, keeper, key, receipt) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// opensAsset reads the beginning of an asset, which is authentic if it can be read.
+func opensAsset(ctx context.Context, archive sinks.ArchiveKeeper, key sinks.Key, receipt sinks.Receipt) bool {
+	asset, err := archive.OpenAsset(ctx, key, receipt)
+	if err != nil {
+		return false
+	}
+	_, err = asset.Read(make([]byte, 1))
+	if errors.Is(err, io.EOF) {
+		err = nil // it is empty, and that is authentic, too
+	}
+	return errors.Join(err, asset.Close()) == nil
+}
