@@ -142,20 +142,6 @@ func closeSinks(ctx context.Context, open []sinks.Sink) error {
 	return errors.Join(errs...)
 }
 
-// openPolicy reads the keyring; where none is configured, one is made in the
-// data folder on first start.
-func openPolicy(ctx context.Context, cfg *config.Config) (*privacy.Policy, error) {
-	open := privacy.OpenWrappedKeyring
-	if cfg.Privacy.KeyringFile == "" {
-		open = privacy.OpenOrCreateWrappedKeyring
-	}
-	keys, err := open(ctx, keyringFile(cfg), keyringWrapper(cfg))
-	if err != nil {
-		return nil, fmt.Errorf("open the keyring (privacy.keyring_file): %w", err)
-	}
-	return privacy.NewPolicy(cfg.Privacy.Config, keys)
-}
-
 // openParking makes sure of the place where results wait for a sink.
 func openParking(ctx context.Context, cfg *config.Config, js jetstream.JetStream, policy *privacy.Policy) (*parking.Store, error) {
 	return parking.Open(ctx, js, parking.Config{Replicas: cfg.NATS.Replicas, Quota: int64(cfg.Parking.Quota)}, policy)
@@ -266,6 +252,8 @@ type daemon struct {
 	sinks   []sinks.Sink
 	spool   *spool.Spool
 	parking *parking.Store
+	policy  *privacy.Policy
+	keys    *privacy.Keyring
 	tracing trace.TracerProvider
 	// accounts are the names of those in force: a reload changes them while
 	// /api/v1/status reads them.
@@ -306,21 +294,23 @@ func newDaemon(ctx context.Context, cfg *config.Config, log *slog.Logger) (_ *da
 		usage := d.spool.Usage()
 		return usage.Bytes, usage.Quota
 	})
-	policy, err := openPolicy(ctx, cfg)
-	if err != nil {
+	if d.policy, d.keys, err = preparePolicy(ctx, cfg); err != nil {
 		return nil, err
 	}
 	err = d.patiently(ctx, func() (err error) {
-		d.parking, err = openParking(ctx, cfg, d.conn.JS, policy)
+		d.parking, err = openParking(ctx, cfg, d.conn.JS, d.policy)
 		return err
 	})
 	if err != nil {
 		return nil, err
 	}
-	if d.sinks, err = openSinks(ctx, cfg, policy, d.conn, log); err != nil {
+	if d.sinks, err = openSinks(ctx, cfg, d.policy, d.conn, log); err != nil {
 		return nil, err
 	}
 	d.closers = append(d.closers, func() error { return closeSinks(context.WithoutCancel(ctx), d.sinks) })
+	if err := d.settleKeyring(ctx); err != nil {
+		return nil, err
+	}
 	if d.crew, err = d.hire(cfg); err != nil {
 		return nil, err
 	}
@@ -403,7 +393,7 @@ func (d *daemon) hire(cfg *config.Config) (*crew, error) {
 	settings.AckWait = cfg.Worker.AckWait.Duration()
 	settings.ShutdownGrace = cfg.Worker.ShutdownGrace.Duration()
 	c.worker, err = pipeline.New(settings, pipeline.Deps{
-		JetStream: d.conn.JS, Accounts: accounts, Sinks: d.sinks, Spool: d.spool, Parking: d.parking, Metrics: d.metrics, Tracing: d.tracing, Log: d.log,
+		JetStream: d.conn.JS, Accounts: accounts, Sinks: d.sinks, Spool: d.spool, Parking: d.parking, Metrics: d.metrics, Tracing: d.tracing, Keyring: d.seals, Log: d.log,
 	})
 	if err != nil {
 		c.close()

@@ -76,7 +76,7 @@ func (c *configCheckCmd) Run(ctx context.Context, a *app) error {
 	if err := refuseForDaemon(cfg); err != nil {
 		return err
 	}
-	list := probes(cfg)
+	list := a.probes(cfg)
 	if c.Token != "" && !c.Online {
 		return usagef("--token is for --online: add it")
 	}
@@ -98,17 +98,22 @@ func (c *configCheckCmd) Run(ctx context.Context, a *app) error {
 		}
 	}
 	problems := 0
+	var keyring *keyringError
 	for _, p := range list {
 		found := checked{Check: p.name, State: checkOK}
 		if err := p.run(ctx); err != nil {
 			problems++
+			errors.As(err, &keyring)
 			found.State, found.Detail = checkFailed, err.Error()
 		}
 		if err := c.tell(a, found); err != nil {
 			return err
 		}
 	}
-	if problems > 0 {
+	switch {
+	case keyring != nil:
+		return &keyringError{errors.New(plural(problems, "problem", "problems") + " found")}
+	case problems > 0:
 		return errors.New(plural(problems, "problem", "problems") + " found")
 	}
 	return nil
@@ -134,11 +139,11 @@ type probe struct {
 }
 
 // probes are in the order in which the daemon opens things.
-func probes(cfg *config.Config) []probe {
+func (a *app) probes(cfg *config.Config) []probe {
 	list := []probe{
 		{"nats", func(ctx context.Context) error { return probeNATS(ctx, cfg) }},
 		{"spool", func(context.Context) error { return probeSpool(cfg) }},
-		{"keyring", func(ctx context.Context) error { _, err := openPolicy(ctx, cfg); return err }},
+		{"keyring", func(ctx context.Context) error { return a.probeKeyring(ctx, cfg) }},
 	}
 	for _, s := range cfg.Sinks {
 		list = append(list, probe{"sink " + s.Name, func(ctx context.Context) error { return probeSink(ctx, cfg, s) }})
@@ -202,7 +207,7 @@ func probeSpool(cfg *config.Config) error {
 }
 
 func probeSink(ctx context.Context, cfg *config.Config, s config.Sink) error {
-	policy, err := openPolicy(ctx, cfg)
+	policy, _, err := preparePolicy(ctx, cfg)
 	if err != nil {
 		return err
 	}

@@ -147,7 +147,8 @@ func (c *deadDropCmd) Run(ctx context.Context, a *app) error {
 			return err
 		}
 	}
-	policy, err := openPolicy(ctx, cfg)
+	// What is dropped is not opened, so no keyring is needed.
+	policy, _, err := preparePolicy(ctx, cfg)
 	if err != nil {
 		return err
 	}

@@ -43,9 +43,11 @@ var examples = map[string][]example{
 	"keys":        {{"See which keys there are", "keys list"}},
 	"keys new":    {{"Make a keyring before the first start", "-c config.yaml keys new"}},
 	"keys list":   {{"See which keys there are", "keys list"}},
+	"keys status": {{"See what each key seals, and where the keyring is noted", "keys status"}},
+	"keys adopt":  {{"Go on with this keyring although another one is noted and lost", "keys adopt --yes"}},
 	"keys rotate": {{"Seal new values under a new key", "keys rotate"}},
 	"keys reseal": {{"Count what would be resealed", "keys reseal --dry-run"}, {"Seal what one sink holds under the active key", "keys reseal --sink records"}},
-	"keys remove": {{"Remove a key under which nothing is sealed any more", "keys remove k1"}},
+	"keys remove": {{"Remove a key under which nothing is sealed any more", "keys remove 1f2e3d4c"}},
 
 	"config":         {{"Check the file, and open what it names as the daemon would", "-c config.yaml config check"}},
 	"config check":   {{"Try the accounts' credentials as well", "-c config.yaml config check --online"}},

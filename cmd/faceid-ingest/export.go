@@ -143,7 +143,7 @@ func (a *app) openKeepers(ctx context.Context) (*store, map[string]error, error)
 	if err != nil {
 		return nil, nil, err
 	}
-	policy, err := openPolicy(ctx, cfg)
+	policy, _, err := preparePolicy(ctx, cfg)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -157,6 +157,9 @@ func (a *app) openKeepers(ctx context.Context) (*store, map[string]error, error)
 			continue
 		}
 		s.sinks = append(s.sinks, sink)
+	}
+	if err := s.rightKeyring(ctx); err != nil {
+		return nil, nil, errors.Join(err, s.close())
 	}
 	return s, failed, nil
 }

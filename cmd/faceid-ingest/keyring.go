@@ -5,23 +5,27 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 	"text/tabwriter"
 	"time"
 
 	"github.com/faceid-ingest/faceid-ingest/config"
 	"github.com/faceid-ingest/faceid-ingest/pipeline/faceid"
+	"github.com/faceid-ingest/faceid-ingest/pipeline/keymark"
 	"github.com/faceid-ingest/faceid-ingest/pipeline/privacy"
+	"github.com/faceid-ingest/faceid-ingest/pipeline/replica"
 )
 
 type keysCmd struct {
 	New    keysNewCmd    `cmd:"" help:"Make a keyring file where there is none."`
 	Rotate keysRotateCmd `cmd:"" help:"Add a sealing key and use it from now on."`
 	List   keysListCmd   `cmd:"" help:"List the sealing keys, without the keys themselves."`
+	Status keysStatusCmd `cmd:"" help:"Show the keyring's fingerprint, where it is noted, which daemons use it, and how many values each key seals."`
 	Reseal keysResealCmd `cmd:"" help:"Seal what is stored under older keys anew, under the active one."`
 	Remove keysRemoveCmd `cmd:"" help:"Remove a key under which nothing is sealed any more."`
+	Adopt  keysAdoptCmd  `cmd:"" help:"Make this keyring the one of the installation, in place of one that is lost."`
 }
 
 // keyringFile is where the keyring is.
@@ -84,10 +88,7 @@ func (a *app) openKeyring(ctx context.Context) (*config.Config, *privacy.Keyring
 	if err != nil {
 		return nil, nil, err
 	}
-	keys, err := privacy.OpenWrappedKeyring(ctx, keyringFile(cfg), keyringWrapper(cfg))
-	if errors.Is(err, fs.ErrNotExist) {
-		err = fmt.Errorf("%w; make one with: faceid-ingest keys new", err)
-	}
+	keys, err := openKeyringFile(ctx, cfg)
 	return cfg, keys, err
 }
 
@@ -105,10 +106,11 @@ func record(cfg *config.Config, action string) error {
 }
 
 type keysNewCmd struct {
-	KMS bool `help:"Fail unless privacy.kms is configured, so that the keyring is not kept in clear by mistake."`
+	KMS       bool `help:"Fail unless privacy.kms is configured, so that the keyring is not kept in clear by mistake."`
+	StartOver bool `help:"Make one although results are stored that need another. What is sealed can never be opened again unless that one is found."`
 }
 
-func (c *keysNewCmd) Run(ctx context.Context, a *app) error {
+func (c *keysNewCmd) Run(ctx context.Context, a *app) (err error) {
 	cfg, err := a.loadConfig()
 	if err != nil {
 		return err
@@ -120,15 +122,84 @@ func (c *keysNewCmd) Run(ctx context.Context, a *app) error {
 	if _, err := os.Lstat(path); err == nil {
 		return fmt.Errorf("%s is there already: what is sealed under its keys needs it, so it is not replaced; keys rotate adds a key to it", path)
 	}
-	if err := record(cfg, "keys new"); err != nil {
-		return err
-	}
-	keys, err := privacy.CreateWrappedKeyring(ctx, path, keyringWrapper(cfg))
+
+	keys := privacy.NewKeyring(ctx, path, keyringWrapper(cfg))
+	policy, err := privacy.NewPolicy(cfg.Privacy.Config, keys)
 	if err != nil {
 		return err
 	}
-	_, err = fmt.Fprintf(a.stdout, "made %s, %s, with key %s\nkeep a copy of it apart from the data: without it, nothing that is sealed can be read\n",
-		path, protection(keys), activeKey(keys).ID)
+	s, places := a.openPlaces(ctx, cfg, policy)
+	defer func() { err = errors.Join(err, s.close()) }()
+	findings := keymark.Examine(ctx, keys, places)
+	if refused := refusal(cfg, keys, findings); refused != nil && !c.StartOver {
+		return refused
+	}
+	if err := unseen(findings); err != nil && c.StartOver {
+		return fmt.Errorf("nothing was made: the new keyring has to be noted everywhere, and this cannot be reached: %w", err)
+	}
+
+	action := "keys new"
+	if c.StartOver {
+		action += " --start-over"
+	}
+	if err := record(cfg, action); err != nil {
+		return err
+	}
+	made, err := keys.Create()
+	switch {
+	case err != nil:
+		return err
+	case !made:
+		return fmt.Errorf("%s was made by somebody else meanwhile, and is not replaced", path)
+	case c.StartOver:
+		if err := keymark.Adopt(ctx, keys, findings); err != nil {
+			return fmt.Errorf("%s was made, but not noted everywhere; repeat it with keys adopt: %w", path, err)
+		}
+	}
+	if _, err := fmt.Fprintf(a.stdout, "made %s, %s, with key %s and fingerprint %s\nkeep a copy of it apart from the data: without it, nothing that is sealed can be read\n",
+		path, protection(keys), activeKey(keys).ID, keys.Fingerprint()); err != nil {
+		return err
+	}
+	for _, f := range findings {
+		if f.Unseen != nil {
+			_, _ = fmt.Fprintf(a.stderr, "%s could not be asked whether it needs another keyring; the daemon asks when it starts: %v\n", f.Place.Name(), f.Unseen)
+		}
+	}
+	return nil
+}
+
+type keysAdoptCmd struct {
+	Yes bool `help:"Do it without asking again. What another keyring has sealed can never be opened then."`
+}
+
+// Run notes the keyring that is there everywhere, whatever is noted.
+func (c *keysAdoptCmd) Run(ctx context.Context, a *app) (err error) {
+	cfg, keys, err := a.openKeyring(ctx)
+	if err != nil {
+		return err
+	}
+	policy, err := privacy.NewPolicy(cfg.Privacy.Config, keys)
+	if err != nil {
+		return err
+	}
+	s, places := a.openPlaces(ctx, cfg, policy)
+	defer func() { err = errors.Join(err, s.close()) }()
+	findings := keymark.Examine(ctx, keys, places)
+	if err := unseen(findings); err != nil && !errors.Is(err, privacy.ErrMark) {
+		return fmt.Errorf("nothing was changed: the keyring has to be noted everywhere, and this cannot be reached: %w", err)
+	}
+
+	refused := refusal(cfg, keys, findings)
+	if refused != nil && !c.Yes {
+		return fmt.Errorf("%w\nIf that is what you want, repeat this with --yes", refused)
+	}
+	if err := record(cfg, "keys adopt "+keys.Fingerprint()); err != nil {
+		return err
+	}
+	if err := keymark.Adopt(ctx, keys, findings); err != nil {
+		return fmt.Errorf("the keyring is not noted everywhere; repeat this: %w", err)
+	}
+	_, err = fmt.Fprintf(a.stdout, "%s, fingerprint %s, is the keyring of this installation; daemons with another one end\n", keys.Path(), keys.Fingerprint())
 	return err
 }
 
@@ -149,17 +220,36 @@ type keysRotateCmd struct {
 	JSON bool `help:"Print the new key as JSON, without the key itself."`
 }
 
-func (c *keysRotateCmd) Run(ctx context.Context, a *app) error {
+func (c *keysRotateCmd) Run(ctx context.Context, a *app) (err error) {
 	cfg, keys, err := a.openKeyring(ctx)
 	if err != nil {
 		return err
 	}
+	policy, err := privacy.NewPolicy(cfg.Privacy.Config, keys)
+	if err != nil {
+		return err
+	}
+	s, places := a.openPlaces(ctx, cfg, policy)
+	defer func() { err = errors.Join(err, s.close()) }()
+	findings := keymark.Examine(ctx, keys, places)
+	if err := refusal(cfg, keys, findings); err != nil {
+		return err
+	}
+
 	if err := record(cfg, "keys rotate"); err != nil {
 		return err
 	}
 	fresh, err := keys.Rotate()
 	if err != nil {
 		return err
+	}
+	if findings, err = keymark.Settle(ctx, keys, findings); err != nil {
+		return err
+	}
+	for _, f := range findings {
+		if f.Unseen != nil {
+			_, _ = fmt.Fprintf(a.stderr, "%s could not be told of the new key; a daemon tells it when it can: %v\n", f.Place.Name(), f.Unseen)
+		}
 	}
 	if c.JSON {
 		return json.NewEncoder(a.stdout).Encode(fresh)
@@ -204,7 +294,7 @@ type keysRemoveCmd struct {
 	Yes bool   `help:"Remove it without asking again. What is still sealed under it can never be read."`
 }
 
-func (c *keysRemoveCmd) Run(ctx context.Context, a *app) error {
+func (c *keysRemoveCmd) Run(ctx context.Context, a *app) (err error) {
 	cfg, keys, err := a.openKeyring(ctx)
 	if err != nil {
 		return err
@@ -217,9 +307,16 @@ func (c *keysRemoveCmd) Run(ctx context.Context, a *app) error {
 	case !c.Yes:
 		return fmt.Errorf("what is still sealed under key %s can never be read again: run keys reseal until it reseals nothing, then repeat this with --yes", c.ID)
 	}
-	if err := a.notParkedUnder(ctx, cfg, keys, c.ID); err != nil {
+	policy, err := privacy.NewPolicy(cfg.Privacy.Config, keys)
+	if err != nil {
 		return err
 	}
+	s, places := a.openPlaces(ctx, cfg, policy)
+	defer func() { err = errors.Join(err, s.close()) }()
+	if err := c.unused(ctx, a, s, places); err != nil {
+		return err
+	}
+
 	if err := record(cfg, "keys remove "+c.ID); err != nil {
 		return err
 	}
@@ -230,31 +327,61 @@ func (c *keysRemoveCmd) Run(ctx context.Context, a *app) error {
 	return err
 }
 
-// notParkedUnder returns an error if parked results are sealed under a key: without
-// it, they would be lost.
-func (a *app) notParkedUnder(ctx context.Context, cfg *config.Config, keys *privacy.Keyring, id string) error {
-	policy, err := privacy.NewPolicy(cfg.Privacy.Config, keys)
-	if err != nil {
+// unused returns an error unless it is certain that nothing is sealed under the key, and
+// that no daemon seals with it.
+func (c *keysRemoveCmd) unused(ctx context.Context, a *app, s *store, places []keymark.Place) error {
+	keys := s.policy.Keyring()
+	findings := keymark.Examine(ctx, keys, places)
+	if err := refusal(s.cfg, keys, findings); err != nil {
 		return err
 	}
-	conn, err := a.connect(ctx)
-	if err != nil {
-		return fmt.Errorf("no key is removed before it is known whether parked results need it: %w", err)
+	if err := unseen(findings); err != nil {
+		return fmt.Errorf("key %s is not removed: whether something is sealed under it cannot be seen: %w", c.ID, err)
 	}
-	defer closeQuietly(conn)
-	store, err := openParking(ctx, cfg, conn.JS, policy)
-	if err != nil {
-		return err
+	// Whoever looks later must not miss the key that was active before.
+	findings, err := keymark.Settle(ctx, keys, findings)
+	if err = errors.Join(err, unseen(findings), refusal(s.cfg, keys, findings)); err != nil {
+		return fmt.Errorf("key %s is not removed: %w", c.ID, err)
 	}
-	use, err := store.KeyUse(ctx)
-	if err != nil {
-		return err
+
+	var needed, unsure []string
+	show, done := sinkBar(a.stderr, "counting", false)
+	uses := s.countAll(ctx, places, show)
+	done()
+	for _, use := range uses {
+		if found := use.keys[c.ID]; found.Values > 0 {
+			needed = append(needed, neededFor(use, found))
+		}
+		if use.err != nil {
+			unsure = append(unsure, fmt.Sprintf("sink %s: %v", use.sink, use.err))
+		}
 	}
-	if n := use[id]; n > 0 {
-		return fmt.Errorf("key %s is needed for %s, which will be delivered when their sinks are back: wait for that, or run keys reseal --sink %s first",
-			id, plural(n, "parked result", "parked results"), parkedName)
+	reports, err := replica.List(ctx, s.js)
+	if err != nil {
+		return fmt.Errorf("key %s is not removed: whether a daemon seals with it cannot be seen: %w", c.ID, err)
+	}
+	for _, r := range reports {
+		if r.Keyring.ActiveKey == c.ID && r.Keyring.Fingerprint == keys.Fingerprint() {
+			return fmt.Errorf("key %s is not removed: daemon %s on %s seals with it, for its copy of the keyring is older: give it this one, then reseal", c.ID, r.ID, r.Host)
+		}
+	}
+
+	switch {
+	case len(needed) > 0:
+		return fmt.Errorf("key %s is needed for %s: run keys reseal first", c.ID, strings.Join(needed, "; "))
+	case len(unsure) > 0:
+		return fmt.Errorf("key %s is not removed: whether something is sealed under it cannot all be seen: %s; \"faceid-ingest verify\" says what is damaged", c.ID, strings.Join(unsure, "; "))
 	}
 	return nil
+}
+
+// neededFor says what a key seals in a sink.
+func neededFor(use *sinkUse, found keyUse) string {
+	if use.sink == parkedName {
+		return plural(found.Values, "parked result", "parked results") +
+			", which will be delivered when their sinks are back (wait for that, or run keys reseal --sink " + parkedName + " first)"
+	}
+	return fmt.Sprintf("%s of %s in sink %s", plural(found.Values, "value", "values"), plural(found.Tokens, "result", "results"), use.sink)
 }
 
 func stateOf(keys *privacy.Keyring, id string) (privacy.KeyState, bool) {

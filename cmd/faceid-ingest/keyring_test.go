@@ -6,6 +6,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"reflect"
 	"strings"
 	"testing"
 
@@ -36,7 +37,7 @@ func TestKeys(t *testing.T) {
 	s := newSite(t)
 	keyring := s.path("data/keyring.json")
 	for _, args := range []string{"list", "rotate", "remove 00000000"} {
-		if _, stderr := s.command(exitFailed, append([]string{"keys"}, strings.Fields(args)...)...); !strings.Contains(stderr, keyring) || !strings.Contains(stderr, "keys new") {
+		if _, stderr := s.command(exitUsage, append([]string{"keys"}, strings.Fields(args)...)...); !strings.Contains(stderr, keyring) || !strings.Contains(stderr, "keys new") {
 			t.Errorf("%s without a keyring: %s", args, stderr)
 		}
 	}
@@ -146,7 +147,7 @@ func TestKeyringInKMS(t *testing.T) {
 	if err := os.Remove(s.path("data/keyring.json")); err != nil {
 		t.Fatal(err)
 	}
-	if out, _ := s.command(exitDone, "keys", "new", "--kms"); !strings.Contains(out, "wrapped by KMS") {
+	if out, _ := s.command(exitDone, "keys", "new", "--kms", "--start-over"); !strings.Contains(out, "wrapped by KMS") {
 		t.Error(out)
 	}
 	s.api.RemoveKMSKey("cmk")
@@ -159,7 +160,7 @@ func TestKeyringInKMS(t *testing.T) {
 	}
 	config, _, _ := strings.Cut(read(t, s.config), "privacy:")
 	s.write("config.yaml", config)
-	if _, stderr := s.command(exitFailed, "keys", "list"); !strings.Contains(stderr, "set privacy.kms") {
+	if _, stderr := s.command(exitUsage, "keys", "list"); !strings.Contains(stderr, "set privacy.kms") {
 		t.Error(stderr)
 	}
 }
@@ -189,11 +190,11 @@ func TestReseal(t *testing.T) {
 	}
 	expect := func(stdout string, resealed int) {
 		t.Helper()
-		if got := sums(stdout)["parked"]; got != (resealSum{Sink: "parked"}) {
+		if got := sums(stdout)["parked"]; !reflect.DeepEqual(got, resealSum{Sink: "parked"}) {
 			t.Errorf("%+v", got)
 		}
 		for _, sink := range []string{"media", "records"} {
-			if got, want := sums(stdout)[sink], (resealSum{Sink: sink, Tokens: 3, Resealed: resealed}); got != want {
+			if got, want := sums(stdout)[sink], (resealSum{Sink: sink, Tokens: 3, Resealed: resealed}); !reflect.DeepEqual(got, want) {
 				t.Errorf("%+v, want %+v", got, want)
 			}
 		}
@@ -201,8 +202,15 @@ func TestReseal(t *testing.T) {
 	stdout, _ := reseal(exitDone, "--json")
 	expect(stdout, 0)
 	s.command(exitDone, "keys", "rotate")
-	if stdout, _ := reseal(exitDone, "--dry-run"); stdout != "sink parked: would look at 0 tokens\nsink media: would look at 3 tokens\nsink records: would look at 3 tokens\n" {
-		t.Error(stdout)
+	dry, _ := reseal(exitDone, "--dry-run", "--json")
+	for sink, tokens := range map[string]int{"media": 3, "records": 3} {
+		if got := sums(dry)[sink]; got.Tokens != tokens || len(got.Outdated) != 1 || got.Outdated[old] < 1 || got.Resealed != 0 {
+			t.Errorf("%+v", got)
+		}
+	}
+	if dry, _ := reseal(exitDone, "--dry-run"); !strings.Contains(dry, "sink parked: 0 tokens, nothing under older keys\nsink media: 3 tokens, ") ||
+		!strings.Contains(dry, " under key "+old+"\nsink records: 3 tokens, ") {
+		t.Error(dry)
 	}
 
 	// One file is damaged: the others are resealed, and the exit code tells. (All
@@ -268,7 +276,7 @@ func (s *site) park(tokens ...string) (parked func(token string) error) {
 			return err
 		}
 		defer closeQuietly(conn)
-		policy, err := openPolicy(ctx, cfg)
+		policy, _, err := preparePolicy(ctx, cfg)
 		if err != nil {
 			return err
 		}
@@ -331,6 +339,12 @@ func TestKeyOfParkedResults(t *testing.T) {
 			t.Error(stdout)
 		}
 	}
+	if _, stderr := s.command(exitFailed, "keys", "remove", old, "--yes"); !strings.Contains(stderr, "cannot be seen: sink media: ") {
+		t.Error(stderr)
+	}
+	if err := os.Remove(s.path("media")); err != nil {
+		t.Fatal(err)
+	}
 	s.command(exitDone, "keys", "remove", old, "--yes")
 	for _, token := range []string{"T-1", "T-2"} {
 		if err := parked(token); err != nil {
@@ -343,6 +357,7 @@ func TestKeyOfParkedResults(t *testing.T) {
 func TestEraseParked(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
+	s.command(exitDone, "keys", "new")
 	parked := s.park("T-1", "T-2")
 	stdout, _ := s.command(exitDone, "erase", "T-1", "--yes", "--json")
 	if !strings.Contains(stdout, `{"token":"T-1","sink":"parked"}`) {

@@ -80,7 +80,7 @@ func TestEveryWay(t *testing.T) {
 		}
 	}
 	d.until(t, total)
-	policy, err := openPolicy(t.Context(), cfg)
+	policy, _, err := preparePolicy(t.Context(), cfg)
 	if err != nil {
 		t.Fatal(err)
 	}

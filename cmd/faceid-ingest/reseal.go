@@ -11,6 +11,7 @@ import (
 	"os"
 	"runtime"
 	"slices"
+	"strings"
 	"sync"
 
 	"github.com/vbauerster/mpb/v8"
@@ -18,14 +19,16 @@ import (
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/term"
 
+	"github.com/faceid-ingest/faceid-ingest/pipeline/keymark"
 	"github.com/faceid-ingest/faceid-ingest/pipeline/parking"
+	"github.com/faceid-ingest/faceid-ingest/pipeline/privacy"
 	"github.com/faceid-ingest/faceid-ingest/pipeline/spool"
 	"github.com/faceid-ingest/faceid-ingest/sinks"
 )
 
 type keysResealCmd struct {
 	Sink     string `predictor:"sink" help:"Only this sink, or parked for results that wait for a sink." placeholder:"NAME"`
-	DryRun   bool   `help:"Count the tokens that would be looked at, and change nothing."`
+	DryRun   bool   `help:"Count what is sealed under older keys, by sink and key, and change nothing."`
 	Parallel int    `help:"How many tokens are resealed at once; 0 is one per processor." default:"0"`
 	JSON     bool   `help:"Print the sums as one JSON object."`
 }
@@ -38,6 +41,9 @@ type resealSum struct {
 	Tokens   int `json:"tokens"`
 	Resealed int `json:"resealed"`
 	Failed   int `json:"failed"`
+	// Outdated are, of a dry run, the values that a key seals which is not the active
+	// one, by its id.
+	Outdated map[string]int `json:"outdated,omitempty"`
 	// Error says why the list of tokens ended early; empty if it did not.
 	Error string `json:"error,omitempty"`
 }
@@ -115,10 +121,14 @@ func (c *keysResealCmd) Run(ctx context.Context, a *app) (err error) {
 	if err != nil {
 		return err
 	}
-	show, done := resealBar(a.stderr, c.JSON)
+	show, done := sinkBar(a.stderr, "resealing", c.JSON)
 	sums := make([]resealSum, 0, len(keepers))
 	for _, keeper := range keepers {
-		sums = append(sums, c.reseal(ctx, a, keeper, show))
+		if c.DryRun {
+			sums = append(sums, c.count(ctx, a, s, keeper, show))
+		} else {
+			sums = append(sums, c.reseal(ctx, a, keeper, show))
+		}
 		if ctx.Err() != nil {
 			break
 		}
@@ -161,6 +171,41 @@ func (c *keysResealCmd) choose(a *app, all []sinks.Sink, parked parkedResults) (
 	return keepers, nil
 }
 
+// count looks at one sink and changes nothing.
+func (c *keysResealCmd) count(ctx context.Context, a *app, s *store, keeper resealer, show func(string, sinks.Key)) resealSum {
+	use := &sinkUse{}
+	switch k := keeper.(type) {
+	case parkedResults:
+		use = countParked(ctx, keymark.NATS{Parked: k.store})
+	case keyUser:
+		use = countKeys(ctx, k, show)
+	}
+
+	sum := resealSum{Sink: keeper.Name(), Tokens: use.tokens + use.failed, Failed: use.failed, Outdated: map[string]int{}}
+	for _, k := range use.list(s.policy.Keyring()) {
+		if k.State != string(privacy.Active) {
+			sum.Outdated[k.Key] = k.Values
+		}
+	}
+	if use.err != nil {
+		sum.Error = use.err.Error()
+		_, _ = fmt.Fprintf(a.stderr, "sink %s: what it holds could not all be looked at: %s\n", sum.Sink, sum.Error)
+	}
+	return sum
+}
+
+// outdatedText says what is sealed under older keys.
+func (s resealSum) outdatedText() string {
+	if len(s.Outdated) == 0 {
+		return "nothing under older keys"
+	}
+	parts := make([]string, 0, len(s.Outdated))
+	for _, id := range slices.Sorted(maps.Keys(s.Outdated)) {
+		parts = append(parts, fmt.Sprintf("%s under key %s", plural(s.Outdated[id], "value", "values"), id))
+	}
+	return strings.Join(parts, ", ")
+}
+
 // reseal goes through one sink.
 func (c *keysResealCmd) reseal(ctx context.Context, a *app, keeper resealer, show func(string, sinks.Key)) resealSum {
 	sum := resealSum{Sink: keeper.Name()}
@@ -176,9 +221,6 @@ func (c *keysResealCmd) reseal(ctx context.Context, a *app, keeper resealer, sho
 		sum.Tokens++
 		mu.Unlock()
 		show(sum.Sink, key)
-		if c.DryRun {
-			continue
-		}
 		group.Go(func() error {
 			changed, err := keeper.Reseal(ctx, key)
 			mu.Lock()
@@ -219,7 +261,7 @@ func (c *keysResealCmd) print(a *app, sums []resealSum) error {
 	for _, sum := range sums {
 		text := fmt.Sprintf("sink %s: %s, %d resealed, %d failed", sum.Sink, plural(sum.Tokens, "token", "tokens"), sum.Resealed, sum.Failed)
 		if c.DryRun {
-			text = fmt.Sprintf("sink %s: would look at %s", sum.Sink, plural(sum.Tokens, "token", "tokens"))
+			text = fmt.Sprintf("sink %s: %s, %s", sum.Sink, plural(sum.Tokens, "token", "tokens"), sum.outdatedText())
 		}
 		if _, err := fmt.Fprintln(a.stdout, text); err != nil {
 			return err
@@ -228,8 +270,8 @@ func (c *keysResealCmd) print(a *app, sums []resealSum) error {
 	return nil
 }
 
-// resealBar shows on a terminal how far the run is in a sink, see verifyBar.
-func resealBar(w io.Writer, quiet bool) (show func(sink string, at sinks.Key), done func()) {
+// sinkBar shows on a terminal how far a run is in a sink, see verifyBar.
+func sinkBar(w io.Writer, doing string, quiet bool) (show func(sink string, at sinks.Key), done func()) {
 	file, isFile := w.(*os.File)
 	if quiet || !isFile || !term.IsTerminal(int(file.Fd())) {
 		return func(string, sinks.Key) {}, func() {}
@@ -240,7 +282,7 @@ func resealBar(w io.Writer, quiet bool) (show func(sink string, at sinks.Key), d
 	show = func(sink string, at sinks.Key) {
 		if bars[sink] == nil {
 			bars[sink] = progress.AddBar(full,
-				mpb.PrependDecorators(decor.Name("resealing "+sink+" ")),
+				mpb.PrependDecorators(decor.Name(doing+" "+sink+" ")),
 				mpb.AppendDecorators(decor.Percentage(), decor.Elapsed(decor.ET_STYLE_GO, decor.WC{W: 8})))
 		}
 		bars[sink].SetCurrent(int64(hashPart(at) * full))

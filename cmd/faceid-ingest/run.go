@@ -73,6 +73,7 @@ func (d *daemon) run(ctx context.Context, reload *reloader) error {
 		"accounts", len(d.cfg.Accounts), "sinks", len(d.sinks), "slots", d.cfg.Worker.Slots)
 	expiring := expiringOf(d.cfg) // of parts that no reload changes
 	group.Go(func() error { return d.watchExpiry(ctx, expiring) })
+	group.Go(func() error { return d.watchKeyring(ctx) })
 	group.Go(func() error { return d.work(ctx, reload) })
 	err := group.Wait()
 	d.log.Info("faceid-ingest has stopped")

@@ -53,7 +53,7 @@ func (a *app) openWhatOpens(ctx context.Context) (*store, map[string]error, erro
 	if err != nil {
 		return nil, nil, err
 	}
-	policy, err := openPolicy(ctx, cfg)
+	policy, _, err := preparePolicy(ctx, cfg)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -72,6 +72,9 @@ func (a *app) openWhatOpens(ctx context.Context) (*store, map[string]error, erro
 		}
 		s.sinks = append(s.sinks, sink)
 	}
+	if err := s.rightKeyring(ctx); err != nil {
+		return nil, nil, errors.Join(err, s.close())
+	}
 	return s, failed, nil
 }
 
@@ -82,7 +85,7 @@ func (a *app) openRecords(ctx context.Context, name string) (*store, sinks.Recor
 	if err != nil {
 		return nil, nil, err
 	}
-	policy, err := openPolicy(ctx, cfg)
+	policy, _, err := preparePolicy(ctx, cfg)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -98,7 +101,11 @@ func (a *app) openRecords(ctx context.Context, name string) (*store, sinks.Recor
 		}
 		closeIt := func() error { return closeSinks(context.WithoutCancel(ctx), []sinks.Sink{sink}) }
 		if keeper, ok := sink.(sinks.RecordKeeper); ok {
-			return &store{cfg: cfg, policy: policy, sinks: []sinks.Sink{sink}, close: closeIt}, keeper, nil
+			opened := &store{cfg: cfg, policy: policy, sinks: []sinks.Sink{sink}, close: closeIt}
+			if err := opened.rightKeyring(ctx); err != nil {
+				return nil, nil, errors.Join(err, closeIt())
+			}
+			return opened, keeper, nil
 		}
 		failed = append(failed, closeIt())
 	}

@@ -58,6 +58,7 @@ func exitCode(ctx context.Context, err error, stderr io.Writer) int {
 		invalid *config.Error
 		usage   *usageError
 		foreign *ownerError
+		keyring *keyringError
 	)
 	switch {
 	case err == nil:
@@ -70,7 +71,7 @@ func exitCode(ctx context.Context, err error, stderr io.Writer) int {
 	case errors.As(err, &invalid):
 		_, _ = fmt.Fprintln(stderr, err)
 		return exitUsage
-	case errors.As(err, &usage), errors.As(err, &foreign):
+	case errors.As(err, &usage), errors.As(err, &foreign), errors.As(err, &keyring):
 		_, _ = fmt.Fprintln(stderr, "faceid-ingest:", err)
 		return exitUsage
 	default:

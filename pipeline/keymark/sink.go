@@ -12,7 +12,8 @@ import (
 	"github.com/faceid-ingest/faceid-ingest/sinks"
 )
 
-// sampled is how many results are looked at per product, besides the first.
+// sampled is how many results are looked at from the first on, and how many per product
+// that lie anywhere.
 const sampled = 12
 
 // Sink is a sink as a Place.
@@ -25,45 +26,43 @@ type Sink struct {
 // Name implements Place.
 func (s Sink) Name() string { return "sink " + s.Keeper.Name() }
 
-// Sample implements Place: it looks at the first result and at some that lie anywhere
+// Sample implements Place: it looks at the first results and at some that lie anywhere
 // among the others, so that two keyrings which sealed one half each are both seen.
 func (s Sink) Sample(ctx context.Context) (Sample, error) {
 	var sample Sample
 	seen := map[sinks.Key]bool{}
-	from := []sinks.Key{{}}
+	look := func(after sinks.Key, most int) error {
+		for key, err := range s.Keys(ctx, after) {
+			if err != nil {
+				return err
+			}
+			if !seen[key] {
+				seen[key] = true
+				if err := s.look(ctx, key, &sample); err != nil {
+					return err
+				}
+			}
+			if most--; most == 0 {
+				break
+			}
+		}
+		return nil
+	}
+
+	err := look(sinks.Key{}, sampled)
+	if err != nil || len(seen) < sampled {
+		return sample, err // these were all
+	}
 	for _, product := range result.Products() {
 		for range sampled {
 			var hash [16]byte
 			_, _ = rand.Read(hash[:]) // never fails: it ends the process instead
-			from = append(from, sinks.Key{Product: product, Hash: hex.EncodeToString(hash[:])})
-		}
-	}
-
-	for _, after := range from {
-		key, found, err := s.next(ctx, after)
-		if err != nil {
-			return Sample{}, err
-		}
-		if after == (sinks.Key{}) && !found {
-			return sample, nil // nothing is there
-		}
-		if !found || seen[key] {
-			continue
-		}
-		seen[key] = true
-		if err := s.look(ctx, key, &sample); err != nil {
-			return Sample{}, err
+			if err := look(sinks.Key{Product: product, Hash: hex.EncodeToString(hash[:])}, 1); err != nil {
+				return sample, err
+			}
 		}
 	}
 	return sample, nil
-}
-
-// next returns the first key behind another one.
-func (s Sink) next(ctx context.Context, after sinks.Key) (sinks.Key, bool, error) {
-	for key, err := range s.Keys(ctx, after) {
-		return key, err == nil, err
-	}
-	return sinks.Key{}, false, nil
 }
 
 // look adds one result to a sample. One that was erased meanwhile is left out, and what

@@ -50,6 +50,9 @@ func NewPolicy(cfg Config, keys *Keyring) (*Policy, error) {
 	return p, nil
 }
 
+// Keyring returns the keyring; nil if there is none.
+func (p *Policy) Keyring() *Keyring { return p.keys }
+
 // Rule returns the rule in force for a field; "" if there is no such field.
 func (p *Policy) Rule(f Field) Rule { return p.rules[f] }
 

@@ -58,6 +58,10 @@ func askWith(ctx context.Context, w Wrapper) *asker {
 	}
 }
 
+// ErrNotUnwrapped means that the Wrapper did not unwrap a keyring file's key. It may
+// pass.
+var ErrNotUnwrapped = errors.New("unwrap it")
+
 // wrappedFile is the JSON of a wrapped keyring file.
 type wrappedFile struct {
 	Version int `json:"version"`
@@ -93,7 +97,7 @@ func openWrapping(ask *asker, blob string, known *wrapping) (*wrapping, error) {
 	}
 	key, err := ask.unwrap(blob)
 	if err != nil {
-		return nil, fmt.Errorf("unwrap it: %w", err)
+		return nil, fmt.Errorf("%w: %w", ErrNotUnwrapped, err)
 	}
 	s, err := secretFrom(bytes.Clone(key))
 	clear(key)
