@@ -126,6 +126,7 @@ func TestFlagsAreAlike(t *testing.T) {
 // What cannot be carried out as it was typed has exit code 2, and says what to type.
 func TestUsageErrors(t *testing.T) {
 	s := newSite(t)
+	s.command(exitDone, "keys", "new")
 	empty := s.path("empty")
 	s.write("empty", "")
 	two := strings.Replace(read(t, s.config), "accounts:\n", "accounts:\n  - {name: second, secret_id: a, secret_key: b}\n", 1)

@@ -246,7 +246,7 @@ func TestReseal(t *testing.T) {
 	until(t, "the events are settled", func() bool { return s.open() == 0 })
 	p.stop()
 	s.command(exitDone, "verify")
-	if _, stderr := reseal(exitFailed, "--sink", "nowhere"); !strings.Contains(stderr, "no such sink") {
+	if _, stderr := reseal(exitUsage, "--sink", "nowhere"); !strings.Contains(stderr, "not the name of a sink") {
 		t.Error(stderr)
 	}
 }
