@@ -266,11 +266,16 @@ func createKeyring(path string, set *keyset, w *wrapping) error {
 
 // writeKeyring writes a file whole or not at all, under the lock. A crash leaves
 // the file that was there or the new one, and at worst a temporary file of mode
-// 0600 beside it, which nobody reads.
+// 0600 beside it, which nobody reads. What is replaced keeps its owner and mode, and
+// of a symbolic link it is the file that it leads to.
 func writeKeyring(path string, set *keyset, w *wrapping) error {
 	data, err := set.encodeFile(w)
 	if err != nil {
 		return fmt.Errorf("encode the keyring: %w", err)
+	}
+
+	if target, err := filepath.EvalSymlinks(path); err == nil {
+		path = target
 	}
 	dir := filepath.Dir(path)
 	temp, err := os.CreateTemp(dir, "."+filepath.Base(path)+".*.tmp") // mode 0600
@@ -278,7 +283,7 @@ func writeKeyring(path string, set *keyset, w *wrapping) error {
 		return fmt.Errorf("write the keyring: %w", err)
 	}
 	_, err = temp.Write(data)
-	if err = errors.Join(err, temp.Sync(), temp.Close()); err == nil {
+	if err = errors.Join(err, likeBefore(temp, path), temp.Sync(), temp.Close()); err == nil {
 		err = os.Rename(temp.Name(), path)
 	}
 	if err != nil {
@@ -286,6 +291,27 @@ func writeKeyring(path string, set *keyset, w *wrapping) error {
 		return fmt.Errorf("write the keyring: %w", err)
 	}
 	return syncDir(dir)
+}
+
+// likeBefore gives a new file the owner and mode of the one that it will replace.
+func likeBefore(temp *os.File, path string) error {
+	old, err := os.Stat(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	stat, ok := old.Sys().(*syscall.Stat_t)
+	if !ok {
+		return temp.Chmod(old.Mode().Perm())
+	}
+
+	// Only root may give a file away; whoever else is not the owner is refused.
+	if err := temp.Chown(int(stat.Uid), int(stat.Gid)); err != nil {
+		return fmt.Errorf("keep the owner, user %d: %w", stat.Uid, err)
+	}
+	return temp.Chmod(old.Mode().Perm())
 }
 
 // syncDir makes a rename in a folder last.
