@@ -29,7 +29,7 @@ func TestMain(m *testing.M) {
 func testRun(t *testing.T, o options) *report {
 	t.Helper()
 	readSources(t)
-	o.Workers, o.Kill, o.Seed, o.Short, o.Limit = 3, 2*time.Second, 1, true, 3*time.Minute
+	o.Workers, o.Kill, o.Seed, o.Short, o.Limit = 3, 2*time.Second, 1, true, 10*time.Minute
 	o.Binary = filepath.Join(t.TempDir(), "faceid-ingest")
 	if err := build(t.Context(), "github.com/faceid-ingest/faceid-ingest/cmd/faceid-ingest", o.Binary); err != nil {
 		t.Fatal(err)

@@ -30,7 +30,7 @@ func monitored(t *testing.T, o *server.Options) (url, monitor string) {
 	}
 	s.Start()
 	t.Cleanup(func() { s.Shutdown(); s.WaitForShutdown() })
-	if !s.ReadyForConnections(10 * time.Second) {
+	if !s.ReadyForConnections(time.Minute) {
 		t.Fatal("the server does not start")
 	}
 	address := s.MonitorAddr()

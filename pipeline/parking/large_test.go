@@ -47,7 +47,7 @@ func (o *outside) start() {
 	})
 	must(o.t, err)
 	s.Start()
-	if !s.ReadyForConnections(30 * time.Second) {
+	if !s.ReadyForConnections(time.Minute) {
 		o.t.Fatal("the server does not start")
 	}
 	address, ok := s.Addr().(*net.TCPAddr)
@@ -78,7 +78,7 @@ func until(t *testing.T, what string, condition func() bool) {
 	t.Helper()
 	poll := time.NewTicker(5 * time.Millisecond)
 	defer poll.Stop()
-	for limit := time.After(time.Minute); !condition(); {
+	for limit := time.After(10 * time.Minute); !condition(); {
 		select {
 		case <-limit:
 			t.Fatalf("not in time: %s", what)
@@ -90,8 +90,10 @@ func until(t *testing.T, what string, condition func() bool) {
 // TestServerRestarts stops the server in the middle of a Take, which the spool's quota
 // holds there.
 func TestServerRestarts(t *testing.T) {
+	t.Parallel()
 	for name, backBefore := range map[string]bool{"it is back": true, "it is away": false} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			o := startOutside(t)
 			conn := o.connect()
 			y := newYardOn(t, conn.JS)
@@ -147,6 +149,7 @@ func TestServerRestarts(t *testing.T) {
 // TestMemory parks and takes a video of 64 MiB in a process of its own and looks at
 // the most memory it had.
 func TestMemory(t *testing.T) {
+	t.Parallel()
 	o := startOutside(t)
 	folder := t.TempDir()
 	cmd := exec.Command(os.Args[0], "-test.run=^TestMemoryProcess$")

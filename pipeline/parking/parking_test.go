@@ -224,6 +224,7 @@ func same(t testing.TB, want, got *result.Result) {
 }
 
 func TestParkTakeDrop(t *testing.T) {
+	t.Parallel()
 	y := newYard(t)
 	ctx := t.Context()
 	r := parkable(t, "T-1", 1, 0, 100, 300_000, 1<<20)
@@ -262,6 +263,7 @@ func TestParkTakeDrop(t *testing.T) {
 // TestObjectStoreReadsIt: what is parked is an object for the tools of NATS, and shows
 // nothing but its size and key.
 func TestObjectStoreReadsIt(t *testing.T) {
+	t.Parallel()
 	y := newYard(t)
 	ctx := t.Context()
 	r := parkable(t, "T-1", 1, 700_000)
@@ -298,6 +300,7 @@ func TestObjectStoreReadsIt(t *testing.T) {
 }
 
 func TestFull(t *testing.T) {
+	t.Parallel()
 	y := newYard(t)
 	ctx := t.Context()
 	old := parkable(t, "T-1", 1, 200_000)
@@ -338,6 +341,7 @@ func TestFull(t *testing.T) {
 
 // TestQuotaAboveTheServers: a server that has less gets a bucket without a limit.
 func TestQuotaAboveTheServers(t *testing.T) {
+	t.Parallel()
 	y := newYard(t)
 	for _, first := range []bool{false, true} {
 		if first {
@@ -353,6 +357,7 @@ func TestQuotaAboveTheServers(t *testing.T) {
 }
 
 func TestOpenRefuses(t *testing.T) {
+	t.Parallel()
 	y := newYard(t)
 	ctx := t.Context()
 	if _, err := parking.Open(ctx, y.js, parking.Config{Replicas: 1}, y.policy); err == nil {
@@ -388,6 +393,7 @@ func TestOpenRefuses(t *testing.T) {
 }
 
 func TestDamaged(t *testing.T) {
+	t.Parallel()
 	for name, spoil := range map[string]func(*yard){
 		"a chunk is lost": func(y *yard) {
 			stream, err := y.js.Stream(y.t.Context(), "OBJ_FACEID_PARKED")
@@ -432,6 +438,7 @@ func TestDamaged(t *testing.T) {
 
 // TestCutOff leaves what processes that end in the middle leave.
 func TestCutOff(t *testing.T) {
+	t.Parallel()
 	y := newYard(t)
 	ctx := t.Context()
 	r := parkable(t, "T-1", 1, 600_000)
@@ -496,6 +503,7 @@ func (iotestErr) Read([]byte) (int, error) { return 0, errRelease }
 
 // TestParkFails: what was there before stays, and nothing is left over.
 func TestParkFails(t *testing.T) {
+	t.Parallel()
 	y := newYard(t)
 	old := parkable(t, "T-1", 1, 1000)
 	must(t, y.Park(t.Context(), old))
@@ -523,6 +531,7 @@ func TestParkFails(t *testing.T) {
 // TestConcurrently parks one token from many sides while others take and drop it:
 // nobody ever sees half of one, and nothing is left over.
 func TestConcurrently(t *testing.T) {
+	t.Parallel()
 	y := newYardOn(t, startOutside(t).connect().JS)
 	ctx := t.Context()
 	var parks, others sync.WaitGroup
@@ -589,6 +598,7 @@ func TestConcurrently(t *testing.T) {
 }
 
 func TestThousand(t *testing.T) {
+	t.Parallel()
 	y := newYardOn(t, startOutside(t).connect().JS)
 	ctx := t.Context()
 	before := time.Now()
@@ -645,6 +655,7 @@ func TestThousand(t *testing.T) {
 }
 
 func TestReseal(t *testing.T) {
+	t.Parallel()
 	y := newYard(t)
 	ctx := t.Context()
 	r := parkable(t, "T-1", 1, 300_000)
@@ -691,6 +702,7 @@ func TestReseal(t *testing.T) {
 
 // TestNothingShows searches the files of the server.
 func TestNothingShows(t *testing.T) {
+	t.Parallel()
 	y := newYard(t)
 	r := parkable(t, "CANARY-TOKEN", 1, 300_000)
 	must(t, y.Park(t.Context(), r))

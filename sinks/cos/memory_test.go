@@ -37,7 +37,7 @@ const (
 // TestGigabyte: a process that uploads a gigabyte stays below 100 MiB.
 func TestGigabyte(t *testing.T) {
 	c := newCloudWith(t, costest.Options{DigestsOnly: true}, costest.BucketOptions{}, func(*cos.Config) {})
-	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 15*time.Minute)
 	defer cancel()
 	child := exec.CommandContext(ctx, os.Args[0])
 	child.Env = append(os.Environ(), childEndpoint+"="+c.server.URL())

@@ -34,7 +34,7 @@ func Example() {
 	s.Start()
 	defer s.WaitForShutdown()
 	defer s.Shutdown()
-	if !s.ReadyForConnections(10 * time.Second) {
+	if !s.ReadyForConnections(time.Minute) {
 		panic("the server does not start")
 	}
 	keys, err := privacy.OpenOrCreateKeyring(filepath.Join(folder, "keyring.json"))
