@@ -25,15 +25,33 @@ func TestMain(m *testing.M) {
 	goleak.VerifyTestMain(m)
 }
 
+// TestChaosInShort is the whole, in small, with one server and with a cluster of three.
+func TestChaosInShort(t *testing.T) {
+	readSources(t)
+	binary := filepath.Join(t.TempDir(), "faceid-ingest")
+	if err := build(t.Context(), "github.com/faceid-ingest/faceid-ingest/cmd/faceid-ingest", binary); err != nil {
+		t.Fatal(err)
+	}
+	t.Run("one server", func(t *testing.T) {
+		t.Parallel()
+		r := testRun(t, options{Tokens: shortTokens, Binary: binary})
+		if r.Kills < 4 || len(r.Faults) < 30 || r.Cuts == 0 || r.Redeliveries == 0 {
+			t.Errorf("that was no chaos: %+v", r)
+		}
+	})
+	t.Run("cluster", func(t *testing.T) {
+		t.Parallel()
+		r := testRun(t, options{Tokens: 48, Cluster: true, Binary: binary})
+		if r.Faults["stream leader killed"] == 0 {
+			t.Errorf("no leader was killed: %+v", r)
+		}
+	})
+}
+
 // testRun is a short run, which must find nothing wrong and leave nothing behind.
 func testRun(t *testing.T, o options) *report {
 	t.Helper()
-	readSources(t)
 	o.Workers, o.Kill, o.Seed, o.Short, o.Limit = 3, 2*time.Second, 1, true, 10*time.Minute
-	o.Binary = filepath.Join(t.TempDir(), "faceid-ingest")
-	if err := build(t.Context(), "github.com/faceid-ingest/faceid-ingest/cmd/faceid-ingest", o.Binary); err != nil {
-		t.Fatal(err)
-	}
 	// Who interrupts the test leaves nothing behind either.
 	ctx, stop := signal.NotifyContext(t.Context(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
@@ -75,20 +93,6 @@ func readSources(t *testing.T) {
 	}
 	if read < 100 {
 		t.Fatalf("only %d sources found", read)
-	}
-}
-
-// TestChaos is the whole, in small.
-func TestChaos(t *testing.T) {
-	if r := testRun(t, options{Tokens: shortTokens}); r.Kills < 4 || len(r.Faults) < 30 || r.Cuts == 0 || r.Redeliveries == 0 {
-		t.Errorf("that was no chaos: %+v", r)
-	}
-}
-
-// TestChaosCluster kills the node that leads the stream.
-func TestChaosCluster(t *testing.T) {
-	if r := testRun(t, options{Tokens: 48, Cluster: true}); r.Faults["stream leader killed"] == 0 {
-		t.Errorf("no leader was killed: %+v", r)
 	}
 }
 

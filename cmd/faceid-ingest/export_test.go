@@ -75,6 +75,7 @@ func exportLines(t *testing.T, stdout string) (lines []exported) {
 // What was stored comes out again, opened, for tokens, a file and a person, with a
 // reason in the audit log.
 func TestExport(t *testing.T) {
+	t.Parallel()
 	s, checks := stockedSite(t, "type: dir,", "type: dir, seal: true,")
 	c, log := checks[0], s.path("data/audit.log")
 	to := func(name string) []string { return []string{"--to", s.path(name), "--reason", "case 9"} }
@@ -149,6 +150,7 @@ func TestExport(t *testing.T) {
 
 // Nothing of an encrypted export is on disk in clear, and its recipient gets all of it.
 func TestExportEncrypted(t *testing.T) {
+	t.Parallel()
 	s, checks := stockedSite(t, "type: dir,", "type: dir, seal: true,")
 	c := checks[0]
 	identity, err := age.GenerateX25519Identity()
@@ -189,6 +191,7 @@ func TestExportEncrypted(t *testing.T) {
 
 // What cannot be exported is said in words, and the rest is exported.
 func TestExportInPart(t *testing.T) {
+	t.Parallel()
 	s, checks := stockedSite(t, "type: dir,", "type: dir, seal: true,")
 	whole, damaged, erased := checks[0], checks[1], checks[2]
 	s.park("PARKED-1")

@@ -50,6 +50,7 @@ func cosSink(server *costest.Server, settings string) string {
 // TestExportLarge exports a sealed video of 200 MiB from a folder and from COS, in
 // clear and encrypted, and asks the kernel for the most memory that the process had.
 func TestExportLarge(t *testing.T) {
+	t.Parallel()
 	s := newSite(t, "worker: {", "worker: {max_response: 512MiB, ", "type: dir,", "type: dir, seal: true,")
 	media, _, _ := strings.Cut(read(t, s.config)[strings.Index(read(t, s.config), "  - {name: media"):], "\n")
 	media += "\n"
@@ -192,6 +193,7 @@ func copyFromTar(t *testing.T, to io.Writer, name string, identity age.Identity,
 // Media that FaceID put into its bucket, and that were copied there, pulled or left,
 // comes out of an export like all other, sealed or not.
 func TestExportFromCOS(t *testing.T) {
+	t.Parallel()
 	for name, settings := range map[string]string{"copied": "mode: copy", "pulled": "mode: pull, seal: true", "left": "mode: reference"} {
 		t.Run(name, func(t *testing.T) {
 			s := newSite(t)
@@ -232,6 +234,7 @@ func TestExportFromCOS(t *testing.T) {
 
 // On a terminal an export shows how far it is, and of nobody whom it is about.
 func TestExportOnTerminal(t *testing.T) {
+	t.Parallel()
 	s, checks := stockedSite(t)
 	tty, _, seen := terminal(t)
 	args := []string{"--config", s.config, "export", checks[0].Token, checks[1].Token, "--to", s.path("out"), "--reason", "case 9"}

@@ -56,6 +56,7 @@ func words(t *testing.T, line string) []string {
 
 // Every command has an example in its help, and every example can be typed.
 func TestExamples(t *testing.T) {
+	t.Parallel()
 	model := testParser(t).Model
 	known := map[string]bool{}
 	eachCommand(model.Node, func(node *kong.Node) {
@@ -92,6 +93,7 @@ func TestExamples(t *testing.T) {
 // Flags that mean the same have one name and one form in every command, and a shell can
 // complete what it can know.
 func TestFlagsAreAlike(t *testing.T) {
+	t.Parallel()
 	eachCommand(testParser(t).Model.Node, func(node *kong.Node) {
 		values := slices.Clone(node.Positional)
 		for _, flag := range node.Flags {
@@ -125,6 +127,7 @@ func TestFlagsAreAlike(t *testing.T) {
 
 // What cannot be carried out as it was typed has exit code 2, and says what to type.
 func TestUsageErrors(t *testing.T) {
+	t.Parallel()
 	s := newSite(t)
 	s.command(exitDone, "keys", "new")
 	empty := s.path("empty")
@@ -192,6 +195,7 @@ func TestUsageErrors(t *testing.T) {
 
 // A command that only lacks what it shall do shows its help, on standard error.
 func TestBareCommand(t *testing.T) {
+	t.Parallel()
 	for line, want := range map[string]string{"": "Run the daemon", "dead": "dead retry", "keys": "keys rotate", "config": "config check"} {
 		stdout, stderr := command(t, exitUsage, "", strings.Fields(line)...)
 		if stdout != "" || !strings.Contains(stderr, want) || !strings.Contains(stderr, "For example: ") {
@@ -208,6 +212,7 @@ func TestBareCommand(t *testing.T) {
 // A command that was told to stop has exit code 130 and says so in plain words, whatever
 // the call it was in makes of that.
 func TestInterruption(t *testing.T) {
+	t.Parallel()
 	ctx, cancel := context.WithCancelCause(t.Context())
 	cancel(errors.New("interrupt signal received"))
 	for _, test := range []struct {
@@ -233,6 +238,7 @@ func TestInterruption(t *testing.T) {
 
 // Completion knows files, and the accounts and sinks of the configuration that is named.
 func TestCompletesNames(t *testing.T) {
+	t.Parallel()
 	s := newSite(t)
 	for line, want := range map[string]string{
 		"faceid-ingest -c " + s.folder + "/conf":                 filepath.Join(s.folder, "config.yaml"),

@@ -158,6 +158,7 @@ func TestCommandsAsRoot(t *testing.T) {
 // One file of another user is enough to be refused.
 func TestOneFileOfAnother(t *testing.T) {
 	needsRoot(t)
+	t.Parallel()
 	for _, name := range []string{"data", "data/keyring.json", "data/audit.log", "data/spool", "data/nats", "media", "records/faceid.db", "records/faceid.db-wal"} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -222,6 +223,7 @@ func TestVolumeOfAnother(t *testing.T) {
 // A daemon that is kept from its own files by what root left says which, and what to do.
 func TestFilesThatRootLeft(t *testing.T) {
 	needsRoot(t)
+	t.Parallel()
 	for _, name := range []string{"data/keyring.json", "data/nats/lock", "data/nats/jetstream", "data/spool/gate", "media", "records/faceid.db", "records/faceid.db.lock"} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

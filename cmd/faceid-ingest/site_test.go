@@ -183,7 +183,10 @@ func (s *site) open() int {
 	if err := json.Unmarshal(out.Bytes(), &status); err != nil {
 		s.t.Fatal(err)
 	}
-	n := 0
+	return openIn(status)
+}
+
+func openIn(status pipeline.Status) (n int) {
 	for _, lane := range status.Lanes {
 		n += int(lane.Waiting) + lane.Held
 	}
