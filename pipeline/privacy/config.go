@@ -24,8 +24,9 @@ func Ciphers() []Cipher { return []Cipher{AES256GCM, SM4GCM} }
 // Config is the "privacy" part of the configuration file.
 type Config struct {
 	// KeyringFile holds the keys that seal personal fields; empty means
-	// <data_dir>/keyring.json, which is made on first start. Keep a copy of it
-	// elsewhere: without it, what is sealed cannot be opened.
+	// <data_dir>/keyring.json, which the first start of an installation that holds
+	// nothing makes. Keep a copy of it elsewhere: without it, what is sealed cannot be
+	// opened. All daemons of an installation have the same.
 	KeyringFile string `yaml:"keyring_file"`
 	// Cipher seals new values, AES-256-GCM or SM4-GCM; what another cipher has sealed
 	// still opens.
