@@ -72,9 +72,9 @@ type message struct {
 func (o openEvent) message() message { return message{o.place.Sequence, o.place.Time.UnixNano()} }
 
 // finished tells whether the event's work is done, by what the ledger says of its
-// token: all sinks that are named have the result, or it is parked.
+// token: all sinks that are named have the result, or it is parked, or erased.
 func (o openEvent) finished(e *entry, names []string) bool {
-	return !e.outdated(o.again) && (e.Parked || e.covers(names))
+	return !e.outdated(o.again) && (e.Parked || e.Erased != nil || e.covers(names))
 }
 
 // scanLane visits the events of an account's lane that may be open: those behind
@@ -345,6 +345,7 @@ func (d *deadlines) expressOne(ctx, work context.Context, stream jetstream.Strea
 		return ctx.Err()
 	}
 	defer release()
+	defer d.working.begin(t, d.cfg.Now())()
 	begun, err := d.ledger.express(work, t, d.cfg.Now())
 	d.ledgerTrouble(work, err)
 	if !begun {

@@ -78,6 +78,11 @@ type entry struct {
 	Complete bool `json:"complete,omitempty"`
 	// Express is about the token's events that are worked on out of turn; nil if none was.
 	Express *expressed `json:"express,omitempty"`
+	// Wait is why the token's event waits; nil if none does.
+	Wait *Wait `json:"wait,omitempty"`
+	// Erased says that the token was erased; nil if not. It spares a pull: the sinks
+	// decide, see Worker.isErased.
+	Erased *sinks.Tombstone `json:"erased,omitempty"`
 
 	// revision is that of the entry in the bucket, and written when it was made; 0 if
 	// there is none.
@@ -178,8 +183,15 @@ func (l *ledger) save(ctx context.Context, t *task, e *entry, names []string) er
 		e.Express.Unending = 0
 	}
 	for range ledgerTries {
+		if e.Erased != nil {
+			// Where it was stored, or parked, it is not any more.
+			e.Done, e.Parked, e.Wait = map[string][]sinks.Receipt{}, false, nil
+		}
 		e.Complete = e.covers(names)
 		e.Parked = e.Parked && !e.Complete
+		if e.Complete {
+			e.Wait = nil
+		}
 		err := l.write(ctx, key, e)
 		if err == nil || !isConflict(err) {
 			return err
@@ -237,13 +249,34 @@ func (l *ledger) express(ctx context.Context, t *task, now time.Time) (bool, err
 
 // survived notes that the worker outlived what express has noted.
 func (l *ledger) survived(ctx context.Context, t *task) error {
-	key := ledgerKey(t.product, t.event.Token)
-	for range ledgerTries {
-		e, err := l.read(ctx, key)
-		if err != nil || e.Express == nil || e.Express.Unending == 0 {
-			return err
+	return l.change(ctx, ledgerKey(t.product, t.event.Token), func(e *entry) bool {
+		if e.Express == nil || e.Express.Unending == 0 {
+			return false
 		}
 		e.Express.Unending = 0
+		return true
+	})
+}
+
+// postponed notes why the task's event waits. An entry whose work is done meanwhile is left
+// as it is.
+func (l *ledger) postponed(ctx context.Context, t *task, wait Wait) error {
+	return l.change(ctx, ledgerKey(t.product, t.event.Token), func(e *entry) bool {
+		if e.Complete || e.Erased != nil {
+			return false
+		}
+		e.Wait = &wait
+		return true
+	})
+}
+
+// change reads an entry and writes it again, if do changes it.
+func (l *ledger) change(ctx context.Context, key string, do func(*entry) bool) error {
+	for range ledgerTries {
+		e, err := l.read(ctx, key)
+		if err != nil && e.revision == 0 || !do(e) {
+			return err
+		}
 		if err := l.write(ctx, key, e); !isConflict(err) {
 			return err
 		}
@@ -262,6 +295,9 @@ func isConflict(err error) bool {
 // merge adds the work of an entry that another worker has written.
 func (e *entry) merge(other *entry) {
 	e.revision = other.revision
+	if other.Erased != nil {
+		e.Erased = other.Erased
+	}
 	if other.Assets != e.Assets {
 		return
 	}

@@ -41,6 +41,7 @@ func (w *Worker) process(ctx, work context.Context, d *delivery) {
 		return
 	}
 	defer release()
+	defer w.working.begin(t, w.cfg.Now())()
 	began := time.Now()
 	if err == nil {
 		err = w.decide(t, w.guarded(work, func() error { return w.ingest(work, t) }))
@@ -147,6 +148,8 @@ func (t *task) query(now time.Time) faceid.Query {
 	return q
 }
 
+func (t *task) key() sinks.Key { return sinks.KeyOf(t.product, t.event.Token) }
+
 func (t *task) attrs() []any {
 	attrs := []any{"account", t.account.Name, "lane", t.lane, "product", t.product, "token", t.event.Token}
 	if t.meta != nil {
@@ -170,6 +173,17 @@ var (
 func (w *Worker) ingest(ctx context.Context, t *task) error {
 	e, err := w.ledger.load(ctx, t)
 	w.ledgerTrouble(ctx, err)
+	if e.Erased != nil {
+		gone, err := w.isErased(ctx, t.key())
+		if err != nil {
+			return fmt.Errorf("the ledger says that the token was erased: %w", err)
+		}
+		if gone {
+			return w.eraseAgain(ctx, t)
+		}
+		e.Erased = nil
+	}
+
 	switch {
 	case e.covers(w.stages.names()):
 		if err := w.clearParked(ctx, t, e); err != nil {
@@ -200,16 +214,25 @@ func (w *Worker) keep(ctx context.Context, t *task, f fetched, e *entry) error {
 	err := w.store(ctx, f.result, e)
 	var storing sinkErrors
 	if errors.As(err, &storing) && storing.erased() {
-		return w.eraseAgain(ctx, t, f.result)
+		return w.eraseAgain(ctx, t)
 	}
 	parked := f.parked
 	if err != nil && !parked && ctx.Err() == nil {
 		parked = w.park(ctx, t, f.result)
 	}
 	e.Parked = parked && err != nil
+	if e.Parked {
+		e.Wait = &Wait{Cause: causeOf(err), Attempts: t.attempts(), Last: w.cfg.Now().UTC().Truncate(time.Millisecond)}
+	}
 	if len(e.Done) > 0 || e.Parked {
 		// Written with every try, done or not, so that the entry outlives the event.
 		w.ledgerTrouble(ctx, w.ledger.save(context.WithoutCancel(ctx), t, e, w.stages.names()))
+	}
+	if e.Erased != nil {
+		// That was while this was worked on. Sinks that cannot be asked now will say.
+		if gone, _ := w.isErased(ctx, t.key()); gone {
+			return w.eraseAgain(ctx, t)
+		}
 	}
 	switch {
 	case err == nil:
@@ -231,16 +254,6 @@ func isDelay(err error) bool {
 	}
 	class, _ := storing.class()
 	return class == sinks.ClassTransient
-}
-
-// eraseAgain finishes the erasure of a token of which a sink says that it was
-// erased, see finishErasure.
-func (w *Worker) eraseAgain(ctx context.Context, t *task, r *result.Result) error {
-	err := w.finishErasure(ctx, sinks.KeyOf(r.Product, r.Token))
-	if err = errors.Join(err, w.parking.Drop(ctx, t.product, t.event.Token)); err != nil {
-		return fmt.Errorf("erase what was stored of an erased token: %w", err)
-	}
-	return errErased
 }
 
 // ledgerTrouble reports what is wrong with the ledger. It stops nothing.

@@ -99,6 +99,9 @@ func (w *Worker) endCrashed(ctx context.Context, stream jetstream.Stream, raw *j
 	deadline := time.Time{}
 	if e, err := event.Decode(product, raw.Data); err == nil {
 		known, err := w.ledger.read(ctx, ledgerKey(product, e.Token))
+		if err == nil && !known.outdated(past.Again) && known.Erased != nil {
+			return event.Erase(ctx, stream, raw.Sequence)
+		}
 		if err == nil && !known.outdated(past.Again) && known.covers(w.stages.names()) {
 			return event.Remove(ctx, stream, raw.Sequence)
 		}

@@ -155,6 +155,7 @@ func (w *Worker) settle(work context.Context, t *task, err error, began time.Tim
 		w.acknowledge(ctx, t.delivery, telemetry.Parked)
 	case errors.Is(err, errErased):
 		if w.acknowledge(ctx, t.delivery, telemetry.Erased) {
+			w.eraseEvent(ctx, t)
 			w.log.InfoContext(ctx, "an event came of a result that was erased; nothing is stored", t.attrs()...)
 		}
 	case errors.As(err, &end):
@@ -182,6 +183,23 @@ func (w *Worker) acknowledge(ctx context.Context, d *delivery, o telemetry.Outco
 	w.troubles.over("ack")
 	w.outcome(ctx, d, o)
 	return true
+}
+
+// eraseEvent takes the event of an erased token off its stream, which would keep what its
+// sender put in until it ages. A parked one goes with its acknowledgement.
+func (w *Worker) eraseEvent(ctx context.Context, t *task) {
+	if t.meta == nil || t.lane == event.Parked {
+		return
+	}
+	stream, err := w.js.Stream(ctx, t.meta.Stream)
+	if err == nil {
+		err = event.Erase(ctx, stream, t.meta.Sequence.Stream)
+	}
+	if err != nil {
+		w.troubles.note(ctx, "erase", "cannot take events of erased tokens off their stream; they go when they are as old as its max age", "error", err)
+		return
+	}
+	w.troubles.over("erase")
 }
 
 // outcome counts what became of a delivery, whose span is that of ctx.
@@ -230,11 +248,24 @@ func (w *Worker) postpone(ctx context.Context, t *task, again *later) {
 		wait = max(left, again.least, time.Second)
 	}
 	w.comeAgain(ctx, t, wait)
+	w.noteWait(ctx, t, again, wait)
 	if again.quiet {
 		w.log.DebugContext(ctx, "an event waits for its time", append(t.attrs(), "error", again.err, "wait", wait)...)
 		return
 	}
 	w.complain(ctx, t, again.err, wait)
+}
+
+// noteWait notes in the ledger why an event waits. What waits for a sink that everybody
+// knows to be down is noted already.
+func (w *Worker) noteWait(ctx context.Context, t *task, again *later, wait time.Duration) {
+	if t.lane == event.Parked && again.quiet {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), ackWait)
+	defer cancel()
+	now := w.cfg.Now().UTC().Truncate(time.Millisecond)
+	w.ledgerTrouble(ctx, w.ledger.postponed(ctx, t, Wait{Cause: causeOf(again), Attempts: t.attempts(), Last: now, Next: now.Add(wait)}))
 }
 
 // comeAgain has an event of which the worker knows what to say delivered again after the
@@ -345,6 +376,11 @@ func (w *Worker) complain(ctx context.Context, t *task, err error, wait time.Dur
 // bury makes the event a dead letter. If that fails, the event comes again: a
 // letter is stored before its event is ended.
 func (w *Worker) bury(ctx context.Context, t *task, end *giveUp) {
+	if w.erasedMeanwhile(ctx, t) {
+		w.settle(ctx, t, errErased, time.Time{})
+		return
+	}
+
 	letter := event.DeadLetter{
 		Account: t.account.Name,
 		Reason:  end.reason,

@@ -63,34 +63,6 @@ func (s stages) groups() [][]string { return [][]string{s.archiveNames, s.record
 // stages has several.
 func (s stages) names() []string { return slices.Concat(s.archiveNames, s.recordNames, s.notifyNames) }
 
-// finishErasure erases a token from every sink that keeps results: one of them says
-// that it was erased, and whoever erased it wanted it to be gone from all. What was
-// stored a moment ago in others goes, too.
-func (w *Worker) finishErasure(ctx context.Context, key sinks.Key) error {
-	reason := w.reasonOfErasure(ctx, key)
-	var errs []error
-	for _, sink := range w.stages.keepers() {
-		if eraser, ok := sink.(sinks.Eraser); ok {
-			if _, err := eraser.Erase(ctx, key, reason); err != nil {
-				errs = append(errs, fmt.Errorf("sink %s: %w", sink.Name(), err))
-			}
-		}
-	}
-	return errors.Join(errs...)
-}
-
-// reasonOfErasure returns why a token was erased, as far as a sink can say.
-func (w *Worker) reasonOfErasure(ctx context.Context, key sinks.Key) string {
-	for _, sink := range w.stages.keepers() {
-		if keeper, ok := sink.(sinks.Keeper); ok {
-			if held, err := keeper.Holds(ctx, key); err == nil && held.Erased != nil && held.Erased.Reason != "" {
-				return held.Erased.Reason
-			}
-		}
-	}
-	return ""
-}
-
 // keepers returns the sinks that archive or record.
 func (s stages) keepers() []sinks.Sink {
 	list := make([]sinks.Sink, 0, len(s.archive)+len(s.record))

@@ -1,14 +1,18 @@
 package pipeline
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
+	"sync"
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/faceid-ingest/faceid-ingest/pipeline/event"
 	"github.com/faceid-ingest/faceid-ingest/pipeline/parking"
@@ -25,6 +29,9 @@ type Status struct {
 	Lanes        []LaneStatus                 `json:"lanes"`
 	// Deadlines are the nearest ones, one per account with an open event.
 	Deadlines []DeadlineStatus `json:"deadlines"`
+	// Waits is why the held events wait that were tried, one line for each account and
+	// cause, the most frequent first.
+	Waits []WaitStatus `json:"waits"`
 	// Paused are the accounts whose calls the API refuses.
 	Paused []PausedStatus `json:"paused"`
 	Parked ParkedStatus   `json:"parked"`
@@ -45,11 +52,23 @@ type LaneStatus struct {
 	Waiting uint64 `json:"waiting"`
 	// Held are events in work, or waiting to be delivered again.
 	Held int `json:"held"`
-	// Redelivered are those of them that were delivered more than once.
+	// Redelivered are those of them that were delivered more than once: they were tried
+	// and wait for another try, or their holder ended.
 	Redelivered int `json:"redelivered"`
 	// OldestSeconds is the age of the oldest event that is not done; nil if all
 	// are.
 	OldestSeconds *float64 `json:"oldest_seconds"`
+}
+
+// WaitStatus is how many events of an account wait for the same cause.
+type WaitStatus struct {
+	Account string `json:"account"`
+	Cause
+	// Text is the cause in words.
+	Text   string `json:"text"`
+	Events int    `json:"events"`
+	// Of says of how many held events, the oldest ones, this was counted.
+	Of int `json:"of"`
 }
 
 // DeadlineStatus is the event of an account whose result is deleted first.
@@ -76,7 +95,11 @@ type PausedStatus struct {
 type ParkedStatus struct {
 	Results int   `json:"results"`
 	Bytes   int64 `json:"bytes"`
-	Quota   int64 `json:"quota"`
+	// Quota is parking.quota; 0 if no daemon has noted it.
+	Quota int64 `json:"quota"`
+	// Reserved says that the server has set the quota aside. Else it had not so much
+	// room, and may be full before the quota is.
+	Reserved bool `json:"reserved"`
 }
 
 // ReplicaStatus is one daemon.
@@ -103,7 +126,7 @@ type SinkDownStatus struct {
 func ReadStatus(ctx context.Context, js jetstream.JetStream, accounts []string) (Status, error) {
 	s := Status{
 		DeadByReason: map[string]map[string]uint64{}, Strangers: map[string]uint64{}, Lanes: []LaneStatus{},
-		Deadlines: []DeadlineStatus{}, Paused: []PausedStatus{}, Replicas: []ReplicaStatus{}, SinksDown: []SinkDownStatus{},
+		Waits: []WaitStatus{}, Deadlines: []DeadlineStatus{}, Paused: []PausedStatus{}, Replicas: []ReplicaStatus{}, SinksDown: []SinkDownStatus{},
 	}
 	stream, err := js.Stream(ctx, event.Stream)
 	switch {
@@ -127,7 +150,7 @@ func ReadStatus(ctx context.Context, js jetstream.JetStream, accounts []string) 
 			}
 			s.Lanes = append(s.Lanes, lane)
 		}
-		if err := s.readDeadline(ctx, js, account); err != nil {
+		if err := s.readOpen(ctx, js, account); err != nil {
 			return s, err
 		}
 	}
@@ -135,7 +158,7 @@ func ReadStatus(ctx context.Context, js jetstream.JetStream, accounts []string) 
 	if err != nil {
 		return s, err
 	}
-	s.Parked = ParkedStatus{Results: usage.Results, Bytes: usage.Bytes, Quota: usage.Quota}
+	s.Parked = ParkedStatus{Results: usage.Results, Bytes: usage.Bytes, Quota: usage.Quota, Reserved: usage.Reserved}
 	return s, s.readReplicas(ctx, js)
 }
 
@@ -163,35 +186,89 @@ func (s *Status) readReplicas(ctx context.Context, js jetstream.JetStream) error
 	return nil
 }
 
-// readDeadline adds an account's nearest deadline.
-func (s *Status) readDeadline(ctx context.Context, js jetstream.JetStream, account string) error {
+// readOpen adds an account's nearest deadline, and why its events wait.
+func (s *Status) readOpen(ctx context.Context, js jetstream.JetStream, account string) error {
 	var near nearest
+	var held []openEvent
 	for _, lane := range pulledLanes {
-		if err := scanLane(ctx, js, account, lane, near.add); err != nil {
+		err := scanLane(ctx, js, account, lane, func(one openEvent) {
+			near.add(one)
+			if one.delivered && len(held) < waitsLooked {
+				held = append(held, one)
+			}
+		})
+		if err != nil {
 			return err
 		}
 	}
 	near.cut()
-	kv, err := js.KeyValue(ctx, LedgerBucket)
-	if errors.Is(err, jetstream.ErrBucketNotFound) {
-		return nil
+	l, err := lookAtLedger(ctx, js)
+	if l == nil || err != nil {
+		return err
 	}
-	if err != nil {
-		return fmt.Errorf("open the ledger (key-value bucket %s): %w", LedgerBucket, err)
-	}
-	l := &ledger{kv}
-	for _, one := range near.events {
+	s.readDeadline(ctx, l, account, near.events)
+	return s.readWaits(ctx, l, account, held)
+}
+
+// readDeadline adds the nearest deadline of those that are not met.
+func (s *Status) readDeadline(ctx context.Context, l *ledger, account string, near []openEvent) {
+	for _, one := range near {
 		if one.delivered || time.Until(one.deadline) < urgentBefore {
 			e, err := l.read(ctx, ledgerKey(one.product, one.token))
-			if err == nil && !e.outdated(one.again) && (e.Complete || e.Parked) {
+			if err == nil && !e.outdated(one.again) && (e.Complete || e.Parked || e.Erased != nil) {
 				continue
 			}
 		}
 		s.Deadlines = append(s.Deadlines, DeadlineStatus{
 			Account: account, Deadline: one.deadline, LeftSeconds: time.Until(one.deadline).Seconds(), Token: one.token,
 		})
-		return nil
+		return
 	}
+}
+
+const (
+	// waitsLooked is of how many events of an account the ledger is asked why they wait:
+	// the oldest ones.
+	waitsLooked = 1000
+	// waitsAtOnce is of how many at the same time.
+	waitsAtOnce = 16
+)
+
+// readWaits counts why events wait that were delivered.
+func (s *Status) readWaits(ctx context.Context, l *ledger, account string, held []openEvent) error {
+	var mu sync.Mutex
+	counts := map[Cause]int{}
+	open := 0
+	group, ctx := errgroup.WithContext(ctx)
+	group.SetLimit(waitsAtOnce)
+	for _, one := range held {
+		group.Go(func() error {
+			e, err := l.read(ctx, ledgerKey(one.product, one.token))
+			if err != nil && e.revision == 0 {
+				return err
+			}
+			if !e.outdated(one.again) && (e.Complete || e.Parked || e.Erased != nil) {
+				return nil
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			open++
+			if e.Wait != nil {
+				counts[e.Wait.Cause]++
+			}
+			return nil
+		})
+	}
+	if err := group.Wait(); err != nil {
+		return fmt.Errorf("look why events of account %s wait: %w", account, err)
+	}
+
+	list := make([]WaitStatus, 0, len(counts))
+	for cause, n := range counts {
+		list = append(list, WaitStatus{Account: account, Cause: cause, Text: cause.String(), Events: n, Of: open})
+	}
+	slices.SortFunc(list, func(a, b WaitStatus) int { return cmp.Or(b.Events-a.Events, strings.Compare(a.Text, b.Text)) })
+	s.Waits = append(s.Waits, list...)
 	return nil
 }
 

@@ -130,6 +130,7 @@ type Worker struct {
 
 	started    time.Time
 	held       held
+	working    working
 	parkingUse parkingUse
 }
 
@@ -282,7 +283,7 @@ func (w *Worker) share(name string, replicas int) {
 // report is what the other replicas and the status command see of this one.
 func (w *Worker) report() replica.Report {
 	host, _ := os.Hostname() // only for people to see
-	r := replica.Report{Host: host, PID: os.Getpid(), Version: w.cfg.Version, Started: w.started, Sinks: map[string]replica.Sink{}}
+	r := replica.Report{Host: host, PID: os.Getpid(), Version: w.cfg.Version, Started: w.started, Sinks: map[string]replica.Sink{}, Work: w.working.list()}
 	for _, a := range w.accounts {
 		r.Accounts = append(r.Accounts, a.Name)
 	}

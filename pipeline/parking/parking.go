@@ -23,7 +23,9 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"regexp"
+	"strconv"
 	"sync"
 	"time"
 
@@ -31,6 +33,7 @@ import (
 
 	"github.com/faceid-ingest/faceid-ingest/pipeline/privacy"
 	"github.com/faceid-ingest/faceid-ingest/pipeline/result"
+	"github.com/faceid-ingest/faceid-ingest/sinks"
 )
 
 // Bucket is the name of the object store.
@@ -40,6 +43,9 @@ const (
 	streamName  = "OBJ_" + Bucket
 	chunkPrefix = "$O." + Bucket + ".C."
 	infoPrefix  = "$O." + Bucket + ".M."
+	// quotaName is in the bucket's metadata where the server could not set the quota
+	// aside: what it is.
+	quotaName = "faceid-ingest.quota"
 	// keyName and cipherName are in an object's metadata: what it is sealed with.
 	keyName    = "sealing-key"
 	cipherName = "cipher"
@@ -145,6 +151,11 @@ func orWithoutLimit(cfg jetstream.StreamConfig, do func(jetstream.StreamConfig) 
 	if err == nil || !noRoom(err) {
 		return stream, err
 	}
+	cfg.Metadata = maps.Clone(cfg.Metadata)
+	if cfg.Metadata == nil {
+		cfg.Metadata = map[string]string{}
+	}
+	cfg.Metadata[quotaName] = strconv.FormatInt(cfg.MaxBytes, 10)
 	cfg.MaxBytes = -1
 	return do(cfg)
 }
@@ -179,6 +190,8 @@ type Usage struct {
 	Results int
 	// Bytes are in use, of Quota.
 	Bytes, Quota int64
+	// Reserved says that the server has set the quota aside.
+	Reserved bool
 }
 
 // Usage asks one question of the server. A result that is just being parked counts
@@ -193,8 +206,7 @@ func (s *Store) Usage(ctx context.Context) (Usage, error) {
 	return usageOf(info, s.quota), nil
 }
 
-// ReadUsage is Store.Usage for who has no store; Quota is 0 where the server does not
-// know it. A bucket that is not there is empty.
+// ReadUsage is Store.Usage for who has no store; Quota is 0 if no store has noted it. A bucket that is not there is empty.
 func ReadUsage(ctx context.Context, js jetstream.JetStream) (Usage, error) {
 	ctx, cancel := context.WithTimeout(ctx, requestWait)
 	defer cancel()
@@ -206,18 +218,54 @@ func ReadUsage(ctx context.Context, js jetstream.JetStream) (Usage, error) {
 		return Usage{}, fmt.Errorf("look at the parking: %w", err)
 	}
 	info := stream.CachedInfo()
-	return usageOf(info, max(0, info.Config.MaxBytes)), nil
+	quota := max(0, info.Config.MaxBytes)
+	if noted, err := strconv.ParseInt(info.Config.Metadata[quotaName], 10, 64); err == nil && quota == 0 {
+		quota = max(0, noted)
+	}
+	return usageOf(info, quota), nil
 }
 
 // usageOf reads the state of the bucket's stream: each result has one subject for its
 // chunks and one for its description.
 func usageOf(info *jetstream.StreamInfo, quota int64) Usage {
-	return Usage{Results: int(info.State.NumSubjects / 2), Bytes: int64(info.State.Bytes), Quota: quota}
+	return Usage{Results: int(info.State.NumSubjects / 2), Bytes: int64(info.State.Bytes), Quota: quota, Reserved: info.Config.MaxBytes > 0}
+}
+
+// Held is what is parked of one token.
+type Held struct {
+	// Since is when it was parked, or sealed anew, by the server's clock.
+	Since time.Time
+	// Bytes is how large it is, sealed.
+	Bytes int64
+}
+
+// Find returns what is parked of a token, for who has no store; nil if nothing is. A
+// bucket that is not there is empty.
+func Find(ctx context.Context, js jetstream.JetStream, key sinks.Key) (*Held, error) {
+	stream, err := js.Stream(ctx, streamName)
+	if errors.Is(err, jetstream.ErrStreamNotFound) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("look at the parking: %w", err)
+	}
+
+	s := &Store{stream: stream, js: js}
+	o, err := s.look(ctx, nameOf(key.Product, key.Hash))
+	if err != nil {
+		return nil, fmt.Errorf("look at the parking: %w", err)
+	}
+	if !o.exists() {
+		return nil, nil
+	}
+	return &Held{Since: o.at.UTC(), Bytes: int64(o.info.Size)}, nil
 }
 
 // object is what is known of a name.
 type object struct {
 	name string
+	// at is when the description was stored.
+	at time.Time
 	// seq is the sequence of the description; 0 if there is none.
 	seq uint64
 	// info describes the object. It is zero if there is none and if its description
@@ -252,7 +300,7 @@ func (s *Store) look(ctx context.Context, name string) (object, error) {
 }
 
 func parseObject(name string, msg *jetstream.RawStreamMsg) object {
-	o := object{name: name, seq: msg.Sequence}
+	o := object{name: name, at: msg.Time, seq: msg.Sequence}
 	if json.Unmarshal(msg.Data, &o.info) != nil || !validID.MatchString(o.info.NUID) {
 		o.info = jetstream.ObjectInfo{}
 	}

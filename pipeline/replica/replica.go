@@ -73,6 +73,18 @@ type Report struct {
 	Sinks    map[string]Sink `json:"sinks"`
 	// Keyring is what it seals with; zero of a version that did not say it.
 	Keyring privacy.Mark `json:"keyring,omitzero"`
+	// Work is what it works on, the longest first; MaxWork at most.
+	Work []Work `json:"work,omitempty"`
+}
+
+// MaxWork bounds what a replica says of its work, so that its line stays short.
+const MaxWork = 256
+
+// Work is a token that a replica works on.
+type Work struct {
+	// TokenHash is result.TokenHash.
+	TokenHash string    `json:"token_hash"`
+	Since     time.Time `json:"since"`
 }
 
 // Config says what a replica tells and is told.
@@ -416,6 +428,10 @@ func parseReport(line []byte) (Report, error) {
 		}
 	}
 	r.Sinks = sinks
+	r.Work = r.Work[:min(len(r.Work), MaxWork)]
+	for i := range r.Work {
+		r.Work[i].TokenHash = plain(r.Work[i].TokenHash)
+	}
 	return r, nil
 }
 
