@@ -1,6 +1,7 @@
 package event
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -158,27 +159,30 @@ func lasting(l DeadLetter) (body []byte, readable bool) {
 		return l.Body, false
 	}
 
+	if e.Extra == nil && len(e.Unread) == 0 && isPlain(l.Body) {
+		return l.Body, true
+	}
 	e.Extra = nil
 	short, err := e.Encode()
-	if err != nil || plainKeys(l.Body) == plainKeys(short) {
-		return l.Body, true
+	if err != nil {
+		return l.Body, false
 	}
 	return short, true
 }
 
-// plainKeys counts the keys of a JSON object. It is -1 for an envelope and for an object
-// that has others in it.
-func plainKeys(object []byte) int {
+// isPlain reports whether a body is a JSON object with the fields of an event and nothing
+// else in it.
+func isPlain(body []byte) bool {
 	var values map[string]json.RawMessage
-	if json.Unmarshal(object, &values) != nil {
-		return -1
+	if json.Unmarshal(body, &values) != nil {
+		return false
 	}
 	for key, value := range values {
-		if strings.EqualFold(key, "specversion") || strings.ContainsAny(string(value[:1]), "{[") {
-			return -1
+		if spellings[fold(key)] == "" || len(value) > 2*maxToken || bytes.ContainsAny(value, "{[") {
+			return false
 		}
 	}
-	return len(values)
+	return true
 }
 
 // oneLine keeps a text inside one header line, and from moving a terminal's cursor.

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/base64"
 	"fmt"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -27,6 +28,8 @@ func TestLettersHoldNoExtra(t *testing.T) {
 		{` {"BizToken": "T-1", "issued_at": "2026-11-24T08:30:00Z"}`, ` {"BizToken": "T-1", "issued_at": "2026-11-24T08:30:00Z"}`},
 		{data, `{"token":"T-1","rule_id":"1"}`},
 		{`{"token":"T-1","name":"` + person + `"}`, `{"token":"T-1"}`},
+		{`{"data":` + strconv.Quote(data) + `}`, `{"token":"T-1","rule_id":"1"}`},
+		{`{"token":"T-1","rule_id":"` + strings.Repeat(person, 9) + `"}`, `{"token":"T-1"}`},
 		{`{"specversion":"1.0","data":` + data + `}`, `{"token":"T-1","rule_id":"1"}`},
 		{`{"specversion":"1.0","data_base64":"` + base64.StdEncoding.EncodeToString([]byte(data)) + `"}`, `{"token":"T-1","rule_id":"1"}`},
 	} {
