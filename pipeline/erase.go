@@ -33,6 +33,16 @@ func MarkErased(ctx context.Context, js jetstream.JetStream, key sinks.Key, ston
 	})
 }
 
+// ReadErased returns the ledger's mark that a token was erased; nil if it has none.
+func ReadErased(ctx context.Context, js jetstream.JetStream, key sinks.Key) (*sinks.Tombstone, error) {
+	l, err := lookAtLedger(ctx, js)
+	if l == nil || err != nil {
+		return nil, err
+	}
+	e, err := l.read(ctx, string(key.Product)+"."+key.Hash)
+	return e.Erased, err
+}
+
 // lookAtLedger opens the ledger if there is one; nil if not.
 func lookAtLedger(ctx context.Context, js jetstream.JetStream) (*ledger, error) {
 	kv, err := js.KeyValue(ctx, LedgerBucket)

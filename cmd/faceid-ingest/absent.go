@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"time"
 
 	"github.com/faceid-ingest/faceid-ingest/sinks"
 )
@@ -54,14 +53,7 @@ func (w *absence) of(ctx context.Context, token namedToken, product string) erro
 
 // erasedError says when and why a token was erased.
 func erasedError(sink string, t sinks.Tombstone) error {
-	text := "it was erased"
-	if !t.At.IsZero() {
-		text += " on " + t.At.Local().Format(time.RFC3339)
-	}
-	if t.Reason != "" {
-		text += fmt.Sprintf(" (%s)", printable([]byte(t.Reason)))
-	}
-	return fmt.Errorf("%s, as sink %s says", text, sink)
+	return fmt.Errorf("it was erased %s, as sink %s says", tombstoneText(t), sink)
 }
 
 // askParking lists what is parked.

@@ -11,6 +11,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/faceid-ingest/faceid-ingest/pipeline/event"
+	"github.com/faceid-ingest/faceid-ingest/pipeline/result"
 )
 
 type deadCmd struct {
@@ -82,7 +83,9 @@ type deadListCmd struct {
 // letter is the JSON form of a dead letter.
 type letter struct {
 	Sequence  uint64          `json:"sequence"`
-	Account   string          `predictor:"account" json:"account"`
+	Account   string          `json:"account"`
+	Product   result.Product  `json:"product,omitempty"`
+	Token     string          `json:"token,omitempty"`
 	Reason    event.Reason    `json:"reason"`
 	Code      string          `json:"code,omitempty"`
 	Detail    string          `json:"detail"`
@@ -98,7 +101,7 @@ type letter struct {
 
 func newLetter(l event.DeadLetter) letter {
 	return letter{
-		Sequence: l.Sequence, Account: l.Account, Reason: l.Reason, Code: l.Code, Detail: l.Detail,
+		Sequence: l.Sequence, Account: l.Account, Product: l.Product, Token: l.Token, Reason: l.Reason, Code: l.Code, Detail: l.Detail,
 		Attempts: l.Attempts, FirstTime: l.First, LastTime: l.Last, Subject: l.Subject, EventSeq: l.StreamSequence,
 		History: l.History,
 	}
@@ -119,10 +122,10 @@ func (c *deadListCmd) Run(ctx context.Context, a *app) error {
 			return lines.Encode(newLetter(l))
 		}
 		if count == 1 {
-			_, _ = fmt.Fprintln(table, "SEQ\tACCOUNT\tREASON\tCODE\tATTEMPTS\tLAST\tDETAIL")
+			_, _ = fmt.Fprintln(table, "SEQ\tACCOUNT\tREASON\tCODE\tATTEMPTS\tLAST\tPRODUCT\tTOKEN\tDETAIL")
 		}
-		_, err := fmt.Fprintf(table, "%d\t%s\t%s\t%s\t%d\t%s\t%s\n",
-			l.Sequence, l.Account, l.Reason, dash(l.Code), l.Attempts, timeText(l.Last), l.Detail)
+		_, err := fmt.Fprintf(table, "%d\t%s\t%s\t%s\t%d\t%s\t%s\t%s\t%s\n",
+			l.Sequence, l.Account, l.Reason, dash(l.Code), l.Attempts, timeText(l.Last), dash(string(l.Product)), dash(l.Token), l.Detail)
 		return err
 	})
 	if err != nil || c.JSON {
@@ -164,7 +167,7 @@ func (c *deadShowCmd) Run(ctx context.Context, a *app) error {
 	}
 	table := tabwriter.NewWriter(a.stdout, 0, 0, 2, ' ', 0)
 	for _, row := range [][2]any{
-		{"sequence", l.Sequence}, {"account", l.Account}, {"reason", l.Reason}, {"code", dash(l.Code)},
+		{"sequence", l.Sequence}, {"account", l.Account}, {"product", dash(string(l.Product))}, {"token", dash(l.Token)}, {"reason", l.Reason}, {"code", dash(l.Code)},
 		{"detail", l.Detail}, {"attempts", l.Attempts},
 		{"published", timeText(l.First)}, {"given up", timeText(l.Last)},
 		{"subject", l.Subject}, {"event sequence", l.StreamSequence},

@@ -183,7 +183,7 @@ func (c *exportCmd) tokens(ctx context.Context, a *app, policy *privacy.Policy, 
 		return c.read(a)
 	}
 
-	field, index, err := lookUp(policy, c.Find, a.stdin)
+	field, index, err := a.lookUp(ctx, policy, c.Find)
 	if err != nil {
 		return nil, err
 	}

@@ -360,7 +360,7 @@ func TestEraseParked(t *testing.T) {
 	s.command(exitDone, "keys", "new")
 	parked := s.park("T-1", "T-2")
 	stdout, _ := s.command(exitDone, "erase", "T-1", "--yes", "--json")
-	if !strings.Contains(stdout, `{"token":"T-1","sink":"parked"}`) {
+	if !strings.Contains(stdout, `{"token":"T-1","sink":"parked","records":1,`) {
 		t.Error(stdout)
 	}
 	if err := parked("T-1"); !errors.Is(err, parking.ErrNotParked) {

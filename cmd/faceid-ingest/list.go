@@ -37,7 +37,7 @@ func (c *listCmd) Run(ctx context.Context, a *app) (err error) {
 	}
 	defer func() { err = errors.Join(err, s.close()) }()
 	if c.Find != "" {
-		if filter.IndexField, filter.Index, err = lookUp(s.policy, c.Find, a.stdin); err != nil {
+		if filter.IndexField, filter.Index, err = a.lookUp(ctx, s.policy, c.Find); err != nil {
 			return err
 		}
 	}
@@ -120,16 +120,16 @@ func (c *listCmd) filter() sinks.Filter {
 const maxValue = 4096
 
 // lookUp makes the blind index of a value that it reads.
-func lookUp(policy *privacy.Policy, field string, in io.Reader) (privacy.Field, string, error) {
+func (a *app) lookUp(ctx context.Context, policy *privacy.Policy, field string) (privacy.Field, string, error) {
 	f := privacy.Field(field)
 	if !f.Valid() {
 		return "", "", usagef("--find: there is no field %q; try id_card, name or mobile", field)
 	}
-	text, err := io.ReadAll(io.LimitReader(in, maxValue))
+	text, err := a.readValue(ctx, fmt.Sprintf("%s to look for (not shown): ", f))
 	if err != nil {
 		return "", "", fmt.Errorf("--find: read the value from standard input: %w", err)
 	}
-	index := policy.Index(f, result.NewSensitive(strings.TrimSpace(string(text))))
+	index := policy.Index(f, result.NewSensitive(strings.TrimSpace(text)))
 	if index == "" {
 		return "", "", usagef("--find: give a value of %s on standard input", f)
 	}
@@ -148,5 +148,14 @@ func findStored(ctx context.Context, records sinks.RecordKeeper, product, token 
 			return rec, err
 		}
 	}
-	return nil, fmt.Errorf("sink %s has no result of this token", records.Name())
+	for _, key := range keys(product, token) {
+		held, err := records.Holds(ctx, key)
+		if err != nil {
+			return nil, fmt.Errorf("look for its tombstone in sink %s: %w", records.Name(), err)
+		}
+		if held.Erased != nil {
+			return nil, erasedError(records.Name(), *held.Erased)
+		}
+	}
+	return nil, fmt.Errorf("sink %s has no result of this token; \"faceid-ingest where\" looks in other places", records.Name())
 }

@@ -25,6 +25,7 @@ type cli struct {
 	Demo    demoCmd    `cmd:"" help:"Show the whole way of a result on this machine, with nothing configured."`
 	Publish publishCmd `cmd:"" help:"Publish completion events for tokens."`
 	Status  statusCmd  `cmd:"" help:"Show what is waiting, in work and given up."`
+	Where   whereCmd   `cmd:"" help:"Say where a token is: waiting, in work, parked, given up, stored or erased."`
 	Dead    deadCmd    `cmd:"" help:"Look at dead letters: events that were given up."`
 	List    listCmd    `cmd:"" help:"List stored results."`
 	Show    showCmd    `cmd:"" help:"Show one stored result."`

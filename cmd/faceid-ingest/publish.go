@@ -16,6 +16,7 @@ import (
 	"github.com/faceid-ingest/faceid-ingest/pipeline/feed"
 	"github.com/faceid-ingest/faceid-ingest/pipeline/result"
 	"github.com/faceid-ingest/faceid-ingest/pipeline/telemetry/span"
+	"github.com/faceid-ingest/faceid-ingest/sinks"
 )
 
 type publishCmd struct {
@@ -80,6 +81,14 @@ func (c *publishCmd) Run(ctx context.Context, a *app) error {
 			lane: event.Lane(c.Lane), account: account.Name, product: result.Product(c.Product), again: c.Again,
 		}
 		publish = func(e event.Event) (bool, error) { return publisher.publish(ctx, e) }
+		if c.Again {
+			look := a.lookForErased(ctx, conn.JS)
+			defer look.close()
+			publish = func(e event.Event) (bool, error) {
+				look.warn(ctx, sinks.KeyOf(result.Product(c.Product), e.Token), e.Token)
+				return publisher.publish(ctx, e)
+			}
+		}
 	}
 	sum, err := c.publishAll(ctx, a, publish)
 	if err != nil {

@@ -103,6 +103,32 @@ func isTerminal(w any) bool {
 	return ok && term.IsTerminal(int(file.Fd()))
 }
 
+// heldLegend says what the columns of a table with held events mean.
+const heldLegend = `WAITING: no daemon has taken them yet. HELD: taken and not done, which means in work, or
+put off until their next try. REDELIVERED: those of them that came more than once, for a
+try failed or their daemon ended.
+`
+
+// waitsText says how many events wait for one cause.
+func waitsText(l pipeline.WaitStatus) string {
+	if l.Events == 1 {
+		return fmt.Sprintf("1 of %d held events waits", l.Of)
+	}
+	return fmt.Sprintf("%d of %d held events wait", l.Events, l.Of)
+}
+
+// parkedText says how much is parked and what the limit is.
+func parkedText(p pipeline.ParkedStatus) string {
+	text := fmt.Sprintf("%s, %s", plural(p.Results, "result", "results"), bytesText(p.Bytes))
+	if p.Quota > 0 {
+		text += " of " + bytesText(p.Quota)
+	}
+	if !p.Reserved {
+		text += "; the NATS server has not so much room to set aside as parking.quota says, and may be full before"
+	}
+	return text
+}
+
 // printStatus writes what a person wants to see first to last: what may be lost,
 // then what waits.
 func printStatus(w io.Writer, s pipeline.Status) {
@@ -116,6 +142,12 @@ func printStatus(w io.Writer, s pipeline.Status) {
 		_, _ = fmt.Fprintf(table, "%s\t%s\t%d\t%d\t%d\t%s\n", l.Account, l.Lane, l.Waiting, l.Held, l.Redelivered, oldest)
 	}
 	_ = table.Flush()
+	if slices.ContainsFunc(s.Lanes, func(l pipeline.LaneStatus) bool { return l.Held > 0 }) {
+		_, _ = fmt.Fprint(w, heldLegend)
+	}
+	for _, l := range s.Waits {
+		_, _ = fmt.Fprintf(w, "account %s: %s: %s\n", l.Account, waitsText(l), l.Text)
+	}
 	_, _ = fmt.Fprintf(w, "\nevents stored: %d, dead letters: %d, daemons: %d\n", s.Events, s.Dead, len(s.Replicas))
 	for _, d := range s.Deadlines {
 		what := "the result of %s is deleted by Tencent in %s, and not stored yet"
@@ -131,7 +163,7 @@ func printStatus(w io.Writer, s pipeline.Status) {
 		_, _ = fmt.Fprintf(w, "sink %s does not take results of daemon %s since %s (%s)\n", d.Sink, d.Replica, timeText(d.Since), d.Class)
 	}
 	if s.Parked.Results > 0 {
-		_, _ = fmt.Fprintf(w, "parked: %d results, %s of %s\n", s.Parked.Results, bytesText(s.Parked.Bytes), bytesText(s.Parked.Quota))
+		_, _ = fmt.Fprintf(w, "parked: %s\n", parkedText(s.Parked))
 	}
 	for _, account := range slices.Sorted(maps.Keys(s.DeadByReason)) {
 		for _, reason := range slices.Sorted(maps.Keys(s.DeadByReason[account])) {

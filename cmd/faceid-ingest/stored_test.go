@@ -147,18 +147,22 @@ func TestErase(t *testing.T) {
 	}
 	found, _ := command(t, exitDone, gone.Person.IDCard, "--config", s.config, "list", "--find", "id_card", "--json")
 	stdout, _ := command(t, exitDone, found, "--config", s.config, "erase", "--file", "-", "--yes", "--json", "--reason", "request 12")
-	if strings.Count(stdout, `"sink"`) != 3 || strings.Contains(stdout, "error") {
+	if strings.Count(stdout, `"sink"`) != 3 || strings.Contains(stdout, "error") || !strings.Contains(stdout, `"sink":"records","records":1,"assets":0,"bytes":0}`) {
 		t.Error(stdout)
 	}
 	if text := read(t, filepath.Join(s.folder, "data", "audit.log")); !strings.Contains(text, `"action":"erase"`) || !strings.Contains(text, "request 12") {
 		t.Error(text)
 	}
-	s.command(exitDone, "publish", "--again", gone.Token)
+	if _, stderr := s.command(exitDone, "publish", "--again", gone.Token); !strings.Contains(stderr, gone.Token+" was erased on ") || !strings.Contains(stderr, "(request 12): its event ends as erased") {
+		t.Error(stderr)
+	}
 	p := s.start()
 	until(t, "the event is settled", func() bool { return s.open() == 0 })
 	p.says("a result that was erased")
 	p.stop()
-	s.command(exitFailed, "show", gone.Token)
+	if _, stderr := s.command(exitFailed, "show", gone.Token); !strings.Contains(stderr, "it was erased on ") || !strings.Contains(stderr, "(request 12), as sink records says") {
+		t.Error(stderr)
+	}
 	s.holdsExactly(checks[1:])
 	if found := s.search(gone.Token); found != "" {
 		t.Errorf("%s still names the token", found)
@@ -178,7 +182,7 @@ func TestEraseDoesWhatItCan(t *testing.T) {
 	}
 	s.write("media", "")
 	stdout, stderr := s.command(exitPartial, "erase", checks[0].Token, "--yes", "--json")
-	if !strings.Contains(stderr, "sink media cannot be opened, so nothing is erased there") || !strings.Contains(stdout, `"sink":"media","error"`) || !strings.Contains(stdout, `"sink":"records"}`) {
+	if !strings.Contains(stderr, "sink media cannot be opened, so nothing is erased there") || !strings.Contains(stdout, `"sink":"media","error"`) || !strings.Contains(stdout, `"sink":"records","records":1`) {
 		t.Errorf("%s%s", stdout, stderr)
 	}
 	// Whoever compares sinks needs all of them.

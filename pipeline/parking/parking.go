@@ -311,7 +311,12 @@ func parseObject(name string, msg *jetstream.RawStreamMsg) object {
 // returns when nothing of it is left. After an error it may be gone in part, which is
 // then no result any more: call it again.
 func (s *Store) Drop(ctx context.Context, p result.Product, token string) error {
-	o, err := s.look(ctx, nameOf(p, result.TokenHash(p, token)))
+	return s.DropKey(ctx, sinks.KeyOf(p, token))
+}
+
+// DropKey is Drop for who has the token's key.
+func (s *Store) DropKey(ctx context.Context, key sinks.Key) error {
+	o, err := s.look(ctx, nameOf(key.Product, key.Hash))
 	if err == nil {
 		err = s.remove(ctx, o)
 	}
