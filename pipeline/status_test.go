@@ -50,12 +50,11 @@ func TestUnknownProductIsReportedOnce(t *testing.T) {
 	b := newBench(t)
 	b.raw("faceid.completed.main.nfc", `{"token":"T-1"}`)
 	b.raw("faceid.completed.other.nfc", `{"token":"T-2"}`)
-	b.raw("faceid.completed.main.enhanced.more", `{"token":"T-3"}`)
 	b.start()
 	b.until("there is a dead letter", func() bool { return len(b.dead()) > 0 })
 
 	status, err := pipeline.ReadStatus(t.Context(), b.js, b.accounts)
-	want := map[string]uint64{"other": 1, "faceid.completed.main.enhanced.more": 1}
+	want := map[string]uint64{"other": 1}
 	if err != nil || !maps.Equal(status.Strangers, want) || status.Dead != 1 {
 		t.Errorf("%v: %+v", err, status)
 	}
