@@ -7,9 +7,9 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
-	"time"
 
 	"github.com/faceid-ingest/faceid-ingest/pipeline/privacy"
+	"github.com/faceid-ingest/faceid-ingest/pipeline/setting"
 	"github.com/faceid-ingest/faceid-ingest/sinks"
 )
 
@@ -31,28 +31,23 @@ func (c *Config) check(wrong report) {
 	if c.DataDir == "" {
 		wrong("data_dir", "must be a folder")
 	}
+	checkLimits(c, "", wrong)
 	c.NATS.check(wrong)
 	names := map[string]bool{}
 	for i, a := range c.Accounts {
 		a.check(at("accounts", i), wrong, names)
-	}
-	c.Worker.check(wrong)
-	if c.Spool.Quota < 1 {
-		wrong("spool.quota", "must be more than 0")
-	}
-	if c.Parking.Quota < 1 {
-		wrong("parking.quota", "must be more than 0")
 	}
 	checkPrivacy(c.Privacy.Config, wrong)
 	c.Privacy.KMS.check("privacy.kms", wrong)
 	c.checkSinks(wrong)
 	c.HTTP.check(wrong)
 	c.Tracing.check(wrong)
-	if _, ok := level(c.Log.Level); !ok {
-		wrong("log.level", "must be debug, info, warn or error")
-	}
-	if !contains([]string{"auto", "json", "text"}, c.Log.Format) {
-		wrong("log.format", "must be auto, json or text")
+}
+
+// checkLimits reports what the tags of a struct's fields do not allow.
+func checkLimits(v any, path string, wrong report) {
+	for _, p := range setting.Check(v) {
+		wrong(under(path, p.Path), "%s", p.Problem)
 	}
 }
 
@@ -74,9 +69,6 @@ func (h HTTP) check(wrong report) {
 }
 
 func (t Tracing) check(wrong report) {
-	if t.Sample < 0 || t.Sample > 1 {
-		wrong("tracing.sample", "must be 0 to 1")
-	}
 	if t.Endpoint == "" {
 		return
 	}
@@ -116,9 +108,6 @@ func (n NATS) check(wrong report) {
 	case n.User != "" && (n.CredsFile != "" || n.URL == "embedded"):
 		wrong("nats.user", "is of no use with creds_file or the embedded server")
 	}
-	if n.Replicas < 1 || n.Replicas > 5 {
-		wrong("nats.replicas", "must be 1 to 5")
-	}
 	if n.URL == "embedded" && n.Replicas > 1 {
 		wrong("nats.replicas", "must be 1 with the embedded server")
 	}
@@ -135,6 +124,7 @@ func (a Account) check(path string, wrong report, names map[string]bool) {
 		wrong(path+".name", "is the name of another account, too")
 	}
 	names[a.Name] = true
+	checkLimits(a, path, wrong)
 	oneSecret(path, "secret_id", a.SecretID, a.SecretIDFile, true, wrong)
 	oneSecret(path, "secret_key", a.SecretKey, a.SecretKeyFile, true, wrong)
 	oneSecret(path, "session_token", a.SessionToken, a.SessionTokenFile, false, wrong)
@@ -142,16 +132,10 @@ func (a Account) check(path string, wrong report, names map[string]bool) {
 	if a.Region != "" && !region.MatchString(a.Region) {
 		wrong(path+".region", "must be a region such as ap-guangzhou")
 	}
-	if a.RateLimit < 1 || a.RateLimit > 10000 {
-		wrong(path+".rate_limit", "must be 1 to 10000 requests per second")
-	}
 	if !infoType.MatchString(a.Request.InfoType) {
 		wrong(path+".request.info_type", `must be digits 0 to 6 put together, such as "0" or "1356"`)
 	} else if !strings.ContainsAny(a.Request.InfoType, "01") {
 		wrong(path+".request.info_type", "must have 0 or 1: without the text nobody knows whether the check is finished")
-	}
-	if a.Request.BestFrames < 0 || a.Request.BestFrames > 10 {
-		wrong(path+".request.best_frames", "must be 0 to 10")
 	}
 	a.Encryption.check(path+".encryption", wrong)
 	if a.EID.PassphraseFile != "" && a.EID.PrivateKeyFile == "" {
@@ -169,16 +153,8 @@ func (a Account) check(path string, wrong report, names map[string]bool) {
 
 func (e Encryption) check(path string, wrong report) {
 	sm4 := e.Algorithm == "SM4-GCM"
-	if !sm4 && e.Algorithm != "AES-256-CBC" {
-		wrong(path+".algorithm", "must be AES-256-CBC or SM4-GCM")
-	}
 	checkEndpoint(path+".kms_endpoint", e.KMSEndpoint, "https://kms.tencentcloudapi.com", wrong)
-	if e.DataKeyLife < 0 || e.DataKeyLife.Duration() > 24*time.Hour {
-		wrong(path+".data_key_life", "must be 0 to 24h")
-	}
 	switch {
-	case !contains([]string{"none", "fields", "body"}, e.Mode):
-		wrong(path+".mode", "must be none, fields or body")
 	case e.Mode == "none" && (e.PublicKeyFile != "" || e.KMSKeyID != ""):
 		wrong(path+".mode", "is none, and there is a key: must be fields or body for the key to be used")
 	case e.Mode != "none" && e.PublicKeyFile == "" && e.KMSKeyID == "":
@@ -207,24 +183,6 @@ func oneSecret(path, name string, value Secret, file string, needed bool, wrong 
 		wrong(path+"."+name, "give either %s or %s_file, not both", name, name)
 	case value == "" && file == "" && needed:
 		wrong(path, "%s or %s_file is missing", name, name)
-	}
-}
-
-func (w Worker) check(wrong report) {
-	if w.Slots < 1 || w.Slots > 4096 {
-		wrong("worker.slots", "must be 1 to 4096")
-	}
-	if w.AckWait.Duration() < time.Second {
-		wrong("worker.ack_wait", "must be 1s or more")
-	}
-	if w.Timeout.Duration() < time.Second {
-		wrong("worker.timeout", "must be 1s or more")
-	}
-	if w.ShutdownGrace < 0 {
-		wrong("worker.shutdown_grace", "must not be negative")
-	}
-	if w.MaxResponse < 1<<20 {
-		wrong("worker.max_response", "must be 1MiB or more")
 	}
 }
 

@@ -62,7 +62,7 @@ type NATS struct {
 	Monitor string `yaml:"monitor"`
 	// Replicas is how many servers of a cluster keep each stream, 1 to 5; with 3
 	// a server may be lost. Default 1.
-	Replicas int `yaml:"replicas"`
+	Replicas int `yaml:"replicas" min:"1" max:"5"`
 }
 
 // TLS are certificate files in PEM.
@@ -92,7 +92,7 @@ type Account struct {
 	Region string `yaml:"region"`
 	// RateLimit is how many requests per second the account may send, 1 to
 	// 10000. Default 100, the API's own default.
-	RateLimit int `yaml:"rate_limit"`
+	RateLimit int `yaml:"rate_limit" min:"1" max:"10000"`
 	// RuleID is for events of enhanced tokens that name none.
 	RuleID  string  `yaml:"rule_id"`
 	Request Request `yaml:"request"`
@@ -109,7 +109,7 @@ type Request struct {
 	// frame, 4 video, 5 read-aloud, 6 questions and nod. Default 0.
 	InfoType string `yaml:"info_type"`
 	// BestFrames is how many extra frames to get, 0 to 10 (eid: 3). Default 0.
-	BestFrames int `yaml:"best_frames"`
+	BestFrames int `yaml:"best_frames" min:"0" max:"10"`
 	// CropIDCard asks for a cropped photo of the card.
 	CropIDCard bool `yaml:"crop_id_card"`
 	// Avatar asks for the portrait on the card.
@@ -121,9 +121,9 @@ type Request struct {
 // Encryption of what the API sends for enhanced tokens.
 type Encryption struct {
 	// Mode is none, fields or body. Default none.
-	Mode string `yaml:"mode"`
+	Mode string `yaml:"mode" enum:"none,fields,body"`
 	// Algorithm is AES-256-CBC or SM4-GCM. Default AES-256-CBC.
-	Algorithm string `yaml:"algorithm"`
+	Algorithm string `yaml:"algorithm" enum:"AES-256-CBC,SM4-GCM"`
 	// PublicKeyFile holds the public key that the FaceID console shows.
 	PublicKeyFile string `yaml:"public_key_file"`
 	// KMSKeyID is the key in KMS that accounts have which enabled encryption
@@ -133,7 +133,7 @@ type Encryption struct {
 	KMSEndpoint string `yaml:"kms_endpoint"`
 	// DataKeyLife is how long one data key of KMS serves requests, 0 for one
 	// request only. Default 10m.
-	DataKeyLife Duration `yaml:"data_key_life"`
+	DataKeyLife Duration `yaml:"data_key_life" min:"0s" max:"24h"`
 }
 
 // EID opens what eid results hold of a person.
@@ -156,17 +156,17 @@ type Storage struct {
 type Worker struct {
 	// Slots is how many events of one account are worked on at once, 1 to 4096;
 	// backfill takes three quarters of them at most. Default 32.
-	Slots int `yaml:"slots"`
+	Slots int `yaml:"slots" min:"1" max:"4096"`
 	// AckWait is how long JetStream waits for a sign of life of an event's worker
 	// before it gives the event to another, 1s or more. Default 60s.
-	AckWait Duration `yaml:"ack_wait"`
+	AckWait Duration `yaml:"ack_wait" min:"1s"`
 	// MaxResponse bounds one answer of the API. Default 256MiB.
-	MaxResponse Size `yaml:"max_response"`
+	MaxResponse Size `yaml:"max_response" min:"1MiB"`
 	// Timeout bounds one call of the API, with its whole answer. Default 60s.
-	Timeout Duration `yaml:"timeout"`
+	Timeout Duration `yaml:"timeout" min:"1s"`
 	// ShutdownGrace is how long events in work may finish when the daemon is told
 	// to stop. Default 30s.
-	ShutdownGrace Duration `yaml:"shutdown_grace"`
+	ShutdownGrace Duration `yaml:"shutdown_grace" min:"0s"`
 }
 
 // Spool is where media lies while a result is in flight.
@@ -176,7 +176,7 @@ type Spool struct {
 	// Memory is the size up to which an item stays in memory. Default 256KiB.
 	Memory Size `yaml:"memory"`
 	// Quota bounds all media in flight; at the quota, pulling waits. Default 4GiB.
-	Quota Size `yaml:"quota"`
+	Quota Size `yaml:"quota" min:"1B"`
 }
 
 // Parking is where pulled results wait, sealed, while a sink is down.
@@ -184,7 +184,7 @@ type Parking struct {
 	// Quota bounds all parked results of all workers together; they lie in NATS. From
 	// half of it on, results that have time are not pulled while a sink is down.
 	// Default 20GiB.
-	Quota Size `yaml:"quota"`
+	Quota Size `yaml:"quota" min:"1B"`
 }
 
 // Privacy is the policy of personal fields and media, and what wraps its keyring.
@@ -257,15 +257,15 @@ type Tracing struct {
 	HeadersFile string `yaml:"headers_file"`
 	// Sample is the share of traces that are kept, 0 to 1, of those that no publisher
 	// began. Default 0.1.
-	Sample float64 `yaml:"sample"`
+	Sample float64 `yaml:"sample" min:"0" max:"1"`
 }
 
 // Log says what is logged and how.
 type Log struct {
 	// Level is debug, info, warn or error. Default info.
-	Level string `yaml:"level"`
+	Level string `yaml:"level" enum:"debug,info,warn,error"`
 	// Format is json, text, or auto: text on a terminal. Default auto.
-	Format string `yaml:"format"`
+	Format string `yaml:"format" enum:"auto,json,text"`
 }
 
 // Default returns the configuration that is used without a file: NATS in the

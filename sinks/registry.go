@@ -10,6 +10,7 @@ import (
 	"github.com/nats-io/nats.go"
 
 	"github.com/faceid-ingest/faceid-ingest/pipeline/privacy"
+	"github.com/faceid-ingest/faceid-ingest/pipeline/setting"
 )
 
 // Env is what the process gives every sink it opens.
@@ -89,4 +90,14 @@ func Types() []string {
 	}
 	sort.Strings(names)
 	return names
+}
+
+// CheckLimits returns an *InvalidFieldError for each key of a configuration that is not
+// within the limits in its struct's tags.
+func CheckLimits(c Config) []error {
+	var problems []error
+	for _, p := range setting.Check(c) {
+		problems = append(problems, &InvalidFieldError{Field: p.Path, Problem: p.Problem})
+	}
+	return problems
 }

@@ -9,6 +9,8 @@ import (
 	"reflect"
 	"regexp"
 	"strings"
+
+	"github.com/faceid-ingest/faceid-ingest/pipeline/setting"
 )
 
 // module is what import paths of this project begin with.
@@ -25,8 +27,9 @@ type docs struct {
 type field struct {
 	key string
 	// doc says what the key means, with keys in place of the names of fields.
-	doc   string
-	value reflect.Value
+	doc    string
+	value  reflect.Value
+	limits setting.Limits
 }
 
 // fields returns the keys of a struct, in their order.
@@ -63,7 +66,7 @@ func (d *docs) fields(v reflect.Value) ([]field, error) {
 			doc = inner[f.Type.Name()]
 		}
 		last = doc
-		list = append(list, field{key: key, doc: withKeys(doc, v.Type()), value: v.Field(i)})
+		list = append(list, field{key: key, doc: withKeys(doc, v.Type()), value: v.Field(i), limits: setting.LimitsOf(f)})
 	}
 	return list, nil
 }

@@ -8,6 +8,7 @@ import (
 	"slices"
 
 	"github.com/faceid-ingest/faceid-ingest/config"
+	"github.com/faceid-ingest/faceid-ingest/pipeline/privacy"
 	"github.com/faceid-ingest/faceid-ingest/sinks"
 )
 
@@ -43,7 +44,7 @@ func (d *docs) structure(v reflect.Value, more object) (object, error) {
 	}
 	properties := object{}
 	for _, f := range fields {
-		one, err := d.value(f.value)
+		one, err := d.limited(f)
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", f.key, err)
 		}
@@ -56,17 +57,51 @@ func (d *docs) structure(v reflect.Value, more object) (object, error) {
 	return object{"type": "object", "properties": properties, "additionalProperties": false}, nil
 }
 
+// limited returns the schema of a key, with the limits that validation has.
+func (d *docs) limited(f field) (object, error) {
+	if f.limits.Enum != nil {
+		one := anyOrVariable(object{"enum": f.limits.Enum})
+		one["default"] = f.value.String()
+		return one, nil
+	}
+	switch known := f.value.Addr().Interface().(type) {
+	case *config.Duration:
+		return scalar(durationPattern(f.limits), text(known)), nil
+	case *config.Size:
+		return scalar(sizePattern(f.limits), text(known)), nil
+	}
+
+	one, err := d.value(f.value)
+	if err != nil {
+		return nil, err
+	}
+	for keyword, bound := range map[string]string{"minimum": f.limits.Min, "maximum": f.limits.Max} {
+		if bound == "" {
+			continue
+		}
+		number := one["anyOf"].([]object)[0] //nolint:forcetypeassert // what is not a number has no bounds
+		number[keyword] = json.Number(bound)
+	}
+	return one, nil
+}
+
+// anyOrVariable returns the schema of a value that may come from the environment.
+func anyOrVariable(one object) object {
+	return object{"anyOf": []object{one, {"type": "string", "pattern": variable}}}
+}
+
 // value returns the schema of a value, with its default.
 func (d *docs) value(v reflect.Value) (object, error) {
-	switch known := v.Addr().Interface().(type) {
+	switch v.Addr().Interface().(type) {
 	case *[]config.Sink:
 		return d.sinks()
-	case *config.Duration:
-		return scalar(`^([0-9.]+(ns|us|µs|ms|s|m|h))+$|^0$`, text(known)), nil
-	case *config.Size:
-		return scalar(`^[0-9]+ ?([KMGT]i?B|B)$`, text(known)), nil
+	case *privacy.Field:
+		sent := slices.DeleteFunc(privacy.Fields(), func(f privacy.Field) bool { return f == privacy.Raw })
+		return anyOrVariable(object{"enum": sent}), nil
+	case *privacy.Rule:
+		return anyOrVariable(object{"enum": privacy.RuleNames()}), nil
 	case encoding.TextUnmarshaler:
-		return object{"type": []string{"string", "integer", "boolean"}}, nil
+		return object{"type": []string{"string", "integer"}}, nil
 	}
 	switch v.Kind() {
 	case reflect.Struct:
@@ -80,18 +115,28 @@ func (d *docs) value(v reflect.Value) (object, error) {
 		return object{"type": "array", "items": items}, err
 	case reflect.Map:
 		values, err := d.value(reflect.New(v.Type().Elem()).Elem())
-		return object{"type": "object", "additionalProperties": values}, err
+		one := object{"type": "object", "additionalProperties": values}
+		if v.Type().Key() == reflect.TypeFor[privacy.Field]() {
+			one["propertyNames"] = object{"enum": privacy.Fields()}
+		}
+		return one, err
 	case reflect.Bool:
-		return object{"anyOf": []object{{"type": "boolean"}, {"type": "string", "pattern": variable}}, "default": v.Bool()}, nil
+		return withDefault(anyOrVariable(object{"type": "boolean"}), v.Bool()), nil
 	case reflect.Int, reflect.Int64:
-		return object{"anyOf": []object{{"type": "integer"}, {"type": "string", "pattern": variable}}, "default": v.Int()}, nil
+		return withDefault(anyOrVariable(object{"type": "integer"}), v.Int()), nil
 	case reflect.Float64:
-		return object{"anyOf": []object{{"type": "number"}, {"type": "string", "pattern": variable}}, "default": v.Float()}, nil
+		return withDefault(anyOrVariable(object{"type": "number"}), v.Float()), nil
 	case reflect.String:
-		// YAML takes an unquoted 1 for a number, and so may the editor.
-		return object{"type": []string{"string", "integer", "boolean"}, "default": v.String()}, nil
+		// YAML takes an unquoted 1 for a number, and so may the editor. It would offer true
+		// and false as well, which are no text anybody wants.
+		return object{"type": []string{"string", "integer"}, "default": v.String()}, nil
 	}
 	return nil, fmt.Errorf("no schema for a %s", v.Type())
+}
+
+func withDefault(one object, value any) object {
+	one["default"] = value
+	return one
 }
 
 func scalar(pattern, value string) object {

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+
+	"github.com/faceid-ingest/faceid-ingest/pipeline/setting"
 )
 
 // Cipher is the algorithm new values are sealed with.
@@ -30,7 +32,7 @@ type Config struct {
 	KeyringFile string `yaml:"keyring_file"`
 	// Cipher seals new values, AES-256-GCM or SM4-GCM; what another cipher has sealed
 	// still opens.
-	Cipher Cipher `yaml:"cipher"`
+	Cipher Cipher `yaml:"cipher" enum:"AES-256-GCM,SM4-GCM"`
 	// Fields is the rule per field: plain, mask, hash, seal, drop, seal+hash or
 	// mask+hash. A field that is not listed keeps its default, so that leaving one
 	// out never stores more.
@@ -62,9 +64,8 @@ func (e *InvalidFieldError) Error() string { return e.Field + ": " + e.Problem }
 // process.
 func (c Config) Validate() error {
 	var problems []error
-	if !slices.Contains(Ciphers(), c.Cipher) {
-		problems = append(problems, &InvalidFieldError{"cipher",
-			fmt.Sprintf("unknown cipher %q: want %s", string(c.Cipher), orList(Ciphers()))})
+	for _, p := range setting.Check(c) {
+		problems = append(problems, &InvalidFieldError{p.Path, p.Problem})
 	}
 	for _, f := range slices.Sorted(maps.Keys(c.Fields)) {
 		if problem := fieldProblem(f, c.Fields[f]); problem != "" {

@@ -57,7 +57,7 @@ func TestValidate(t *testing.T) {
 		field      string
 		problem    string
 	}{
-		{"cipher", "cipher: AES", "cipher", `unknown cipher "AES": want AES-256-GCM or SM4-GCM`},
+		{"cipher", "cipher: AES", "cipher", "must be AES-256-GCM or SM4-GCM"},
 		{"misspelled field", "fields: {nam: seal}", "fields.nam", `did you mean "name"?`},
 		{"another product's spelling", "fields: {idcard: seal}", "fields.idcard", `did you mean "id_card"?`},
 		{"rule", "fields: {name: sealed}", "fields.name", `unknown rule "sealed"`},

@@ -33,6 +33,18 @@ const (
 // Rules lists every rule, in the order they are shown to people.
 func Rules() []Rule { return []Rule{Plain, Mask, Hash, Seal, Drop, SealHash, MaskHash} }
 
+// RuleNames lists every way to write a rule.
+func RuleNames() []string {
+	var names []string
+	for _, r := range Rules() {
+		names = append(names, string(r))
+		if a, b, both := strings.Cut(string(r), "+"); both {
+			names = append(names, b+"+"+a)
+		}
+	}
+	return names
+}
+
 // ParseRule reads a rule. A combination may be written in either order. The
 // error lists what is allowed.
 func ParseRule(s string) (Rule, error) {

@@ -6,7 +6,6 @@ import (
 	"net"
 	"net/url"
 	"regexp"
-	"slices"
 	"strings"
 
 	"github.com/faceid-ingest/faceid-ingest/sinks"
@@ -23,7 +22,7 @@ type Config struct {
 	// exchanges those below for temporary ones (GetFederationToken), "cvm_role" asks
 	// the machine for those of the CAM role in Role. Temporary keys are renewed ten
 	// minutes before they end. Default static.
-	Credentials string `yaml:"credentials"`
+	Credentials string `yaml:"credentials" enum:",static,sts,cvm_role"`
 	// A secret may be in a file instead, which is read anew for each request.
 	SecretID         sinks.Secret `yaml:"secret_id"`
 	SecretIDFile     string       `yaml:"secret_id_file"`
@@ -47,7 +46,7 @@ type Config struct {
 	// Mode says what is done with assets that FaceID put into COS: "copy" copies
 	// them server side, "reference" leaves them where they are, "pull" takes them
 	// through this process. Default copy.
-	Mode string `yaml:"mode"`
+	Mode string `yaml:"mode" enum:"copy,reference,pull"`
 	// Key is the template of object keys, of letters, digits, "/_.=-" and {date} (the
 	// UTC day on which the token's first result was fetched), {year}, {month}, {day},
 	// {product}, {account}, {token_hash}, {field} and {ext}. What is behind the last
@@ -57,10 +56,10 @@ type Config struct {
 	Key string `yaml:"key"`
 	// StorageClass is COS's name of a storage class; empty is STANDARD. Index and
 	// manifest are STANDARD in any case.
-	StorageClass string `yaml:"storage_class"`
+	StorageClass string `yaml:"storage_class" enum:",STANDARD,STANDARD_IA,INTELLIGENT_TIERING,MAZ_STANDARD,MAZ_STANDARD_IA,MAZ_INTELLIGENT_TIERING,ARCHIVE,DEEP_ARCHIVE"`
 	// SSE is the server-side encryption: "none" (what the bucket does by default),
 	// "cos" (keys of COS) or "kms" (a key of KMS). Default none.
-	SSE string `yaml:"sse"`
+	SSE string `yaml:"sse" enum:"none,cos,kms"`
 	// KMSKeyID is the key for SSE by KMS; empty is the one COS made for the account.
 	KMSKeyID string `yaml:"kms_key_id"`
 	// Tags are set on each asset, at most ten.
@@ -70,13 +69,13 @@ type Config struct {
 
 	// SinglePutLimit is the size up to which an asset is uploaded by one request, at
 	// most 5GiB. Default 16MiB.
-	SinglePutLimit sinks.Size `yaml:"single_put_limit"`
+	SinglePutLimit sinks.Size `yaml:"single_put_limit" min:"0B" max:"5GiB"`
 	// PartSize is the size of the parts of larger ones, 1MiB to 5GiB. It grows where
 	// there would be more than 10000 parts. Default 16MiB.
-	PartSize sinks.Size `yaml:"part_size"`
+	PartSize sinks.Size `yaml:"part_size" min:"1MiB" max:"5GiB"`
 	// PartWorkers is how many parts of one asset are uploaded at once, 1 to 64.
 	// Default 4.
-	PartWorkers int `yaml:"part_workers"`
+	PartWorkers int `yaml:"part_workers" min:"1" max:"64"`
 	// Seal encrypts what passes through this process before it is uploaded, under the
 	// keyring's active key. What FaceID put into COS passes through it with mode pull
 	// only. Redelivered tokens change to the form that is configured, unless retention
@@ -84,9 +83,10 @@ type Config struct {
 	Seal bool `yaml:"seal"`
 }
 
-// Access are credentials, as in Config.
+// Access says who asks COS.
 type Access struct {
-	Credentials      string       `yaml:"credentials"`
+	// The keys below mean what those of the archive mean.
+	Credentials      string       `yaml:"credentials" enum:",static,sts,cvm_role"`
 	SecretID         sinks.Secret `yaml:"secret_id"`
 	SecretIDFile     string       `yaml:"secret_id_file"`
 	SecretKey        sinks.Secret `yaml:"secret_key"`
@@ -100,9 +100,9 @@ type Access struct {
 type Retention struct {
 	// Mode is empty for none, or "compliance", COS's only one: nobody can remove or
 	// change the object, nor shorten the lock.
-	Mode string `yaml:"mode"`
+	Mode string `yaml:"mode" enum:",compliance"`
 	// Days is how long objects are locked from when they are stored, 1 to 36500.
-	Days int `yaml:"days"`
+	Days int `yaml:"days" min:"0" max:"36500"`
 }
 
 const (
@@ -141,11 +141,6 @@ var (
 	roleName   = regexp.MustCompile(`^[A-Za-z0-9+=,.@_-]{1,128}$`)
 	// tagText is what COS allows in tags.
 	tagText = regexp.MustCompile(`^[\pL\pN +\-=._:/@]*$`)
-
-	storageClasses = []string{
-		"STANDARD", "STANDARD_IA", "INTELLIGENT_TIERING", "MAZ_STANDARD", "MAZ_STANDARD_IA",
-		"MAZ_INTELLIGENT_TIERING", "ARCHIVE", "DEEP_ARCHIVE",
-	}
 )
 
 // problems collects what is wrong with a configuration.
@@ -157,7 +152,7 @@ func (p *problems) add(field, format string, args ...any) {
 
 // Validate implements sinks.Config.
 func (c *Config) Validate() error {
-	var p problems
+	p := problems(sinks.CheckLimits(c))
 	if !bucketName.MatchString(c.Bucket) {
 		p.add("bucket", "must be a bucket's full name with its APPID, such as media-1250000000")
 	}
@@ -174,9 +169,7 @@ func (c *Config) Validate() error {
 	if _, err := parseTemplate(c.Key); err != nil {
 		p.add("key", "%s", err)
 	}
-	c.validateMode(&p)
 	c.validateStorage(&p)
-	c.validateUpload(&p)
 	return errors.Join(p...)
 }
 
@@ -205,8 +198,6 @@ func (a Access) validate(prefix string, p *problems) {
 		if a.SecretID != "" || a.SecretKey != "" || a.SecretIDFile != "" || a.SecretKeyFile != "" {
 			p.add(prefix+"secret_id", "has no use with credentials: cvm_role: leave out the keys")
 		}
-	default:
-		p.add(prefix+"credentials", "must be static, sts or cvm_role")
 	}
 	if a.SessionToken != "" && a.SessionTokenFile != "" {
 		p.add(prefix+"session_token", "give either the value or its file, not both")
@@ -238,21 +229,7 @@ func endpointProblem(endpoint string) string {
 	return ""
 }
 
-func (c *Config) validateMode(p *problems) {
-	switch c.Mode {
-	case modeCopy, modeReference, modePull:
-	default:
-		p.add("mode", "must be copy, reference or pull")
-	}
-}
-
 func (c *Config) validateStorage(p *problems) {
-	if c.StorageClass != "" && !slices.Contains(storageClasses, c.StorageClass) {
-		p.add("storage_class", "must be one of %s", strings.Join(storageClasses, ", "))
-	}
-	if !slices.Contains([]string{sseNone, sseCOS, sseKMS}, c.SSE) {
-		p.add("sse", "must be none, cos or kms")
-	}
 	if c.KMSKeyID != "" && (c.SSE != sseKMS || !roleName.MatchString(c.KMSKeyID)) {
 		p.add("kms_key_id", "must be the id of a KMS key, with sse: kms")
 	}
@@ -271,17 +248,5 @@ func (c *Config) validateStorage(p *problems) {
 		p.add("retention.mode", "must be compliance, the only mode of COS")
 	case r.Days < 1 || r.Days > 36500:
 		p.add("retention.days", "must be 1 to 36500")
-	}
-}
-
-func (c *Config) validateUpload(p *problems) {
-	if c.SinglePutLimit < 0 || c.SinglePutLimit > maxPut {
-		p.add("single_put_limit", "must be 5GiB at most")
-	}
-	if c.PartSize < minPart || c.PartSize > maxPut {
-		p.add("part_size", "must be 1MiB to 5GiB")
-	}
-	if c.PartWorkers < 1 || c.PartWorkers > 64 {
-		p.add("part_workers", "must be 1 to 64")
 	}
 }

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"net"
 	"regexp"
-	"slices"
 	"strconv"
 	"strings"
 
@@ -45,7 +44,7 @@ type Config struct {
 // SASL is how the brokers know us.
 type SASL struct {
 	// Mechanism is plain, scram-sha-256 or scram-sha-512; empty means none.
-	Mechanism string `yaml:"mechanism"`
+	Mechanism string `yaml:"mechanism" enum:",plain,scram-sha-256,scram-sha-512"`
 	// User is "<instance>#<user>" for CKafka.
 	User string `yaml:"user"`
 	// Password, or the content of PasswordFile, which is read again for each
@@ -54,19 +53,24 @@ type SASL struct {
 	PasswordFile string       `yaml:"password_file"`
 }
 
-// TLS is the encryption of connections: notice.TLS, if it is enabled.
+// TLS is the encryption of connections to the brokers.
 type TLS struct {
-	Enabled bool   `yaml:"enabled"`
-	CA      string `yaml:"ca"`
-	Cert    string `yaml:"cert"`
-	Key     string `yaml:"key"`
+	// Enabled encrypts them; without it the other keys are of no use.
+	Enabled bool `yaml:"enabled"`
+	// CA holds the authorities that may have signed the brokers' certificates; empty
+	// means those of the system.
+	CA string `yaml:"ca"`
+	// Cert and Key are the client's certificate with its chain, and its private key, for
+	// brokers that ask for one: both or none.
+	Cert string `yaml:"cert"`
+	Key  string `yaml:"key"`
 }
 
 func (t TLS) files() notice.TLS { return notice.TLS{CA: t.CA, Cert: t.Cert, Key: t.Key} }
 
 // Validate implements sinks.Config.
 func (c *Config) Validate() error {
-	problems := []error{c.validateBrokers(), c.SASL.validate(), c.TLS.files().Validate(), c.Fields.Validate()}
+	problems := append(sinks.CheckLimits(c), c.validateBrokers(), c.SASL.validate(), c.TLS.files().Validate(), c.Fields.Validate())
 	if !topicName.MatchString(c.Topic) || strings.Trim(c.Topic, ".") == "" {
 		problems = append(problems, invalid("topic", `must be 1 to 249 of a-z, A-Z, 0-9, ".", "_" and "-"`))
 	}
@@ -114,9 +118,6 @@ func (s SASL) validate() error {
 		return nil
 	}
 	var problems []error
-	if !slices.Contains(mechanisms, s.Mechanism) {
-		problems = append(problems, invalid("sasl.mechanism", "must be one of %s", strings.Join(mechanisms, ", ")))
-	}
 	if s.User == "" {
 		problems = append(problems, invalid("sasl.user", "is missing"))
 	}

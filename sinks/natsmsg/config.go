@@ -22,7 +22,8 @@ func init() {
 // Config is the configuration of a sink of type "nats".
 type Config struct {
 	// URL is one or several nats:// or tls:// URLs with commas between; empty means
-	// the process's own connection, to which the next five do not apply.
+	// the process's own connection, where creds_file, user, password, password_file and
+	// tls are not given.
 	URL string `yaml:"url"`
 	// CredsFile is a NATS credentials file. User and Password, or the content of
 	// PasswordFile, are for servers that know users by name. Files are read again for

@@ -29,7 +29,7 @@ func init() {
 // delete.
 type MySQL struct {
 	// DSN is such as "user@tcp(host:3306)/database", as
-	// github.com/go-sql-driver/mysql reads it, but for tls, which is in TLS, and
+	// github.com/go-sql-driver/mysql reads it, but for what is under tls, and
 	// what the sink sets itself: character set, time zone and sql_mode. DSNFile
 	// names a file that holds it; it is read for each connection.
 	DSN     sinks.Secret `yaml:"dsn"`
@@ -39,12 +39,12 @@ type MySQL struct {
 	PasswordFile string `yaml:"password_file"`
 	TLS          TLS    `yaml:"tls"`
 	// MaxConnections bounds the connections of this process, 2 to 1000.
-	MaxConnections int `yaml:"max_connections"`
+	MaxConnections int `yaml:"max_connections" min:"2" max:"1000"`
 }
 
 // Validate implements sinks.Config.
 func (c *MySQL) Validate() error {
-	problems := validateServer("dsn", c.DSN, c.DSNFile, c.MaxConnections, c.TLS)
+	problems := append(sinks.CheckLimits(c), validateServer("dsn", c.DSN, c.DSNFile, c.TLS)...)
 	if c.DSN != "" {
 		if _, problem := parseDSN(string(c.DSN)); problem != "" {
 			problems = append(problems, &sinks.InvalidFieldError{Field: "dsn", Problem: problem})

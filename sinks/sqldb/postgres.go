@@ -31,7 +31,7 @@ func init() {
 // delete.
 type Postgres struct {
 	// URL is such as "postgres://user@host:5432/database", with several hosts and
-	// what else libpq knows, but for the sslmode and its like, which are in TLS.
+	// what else libpq knows, but for the sslmode and its like, which are under tls.
 	// URLFile names a file that holds it; it is read for each connection.
 	URL     sinks.Secret `yaml:"url"`
 	URLFile string       `yaml:"url_file"`
@@ -40,12 +40,12 @@ type Postgres struct {
 	PasswordFile string `yaml:"password_file"`
 	TLS          TLS    `yaml:"tls"`
 	// MaxConnections bounds the connections of this process, 2 to 1000.
-	MaxConnections int `yaml:"max_connections"`
+	MaxConnections int `yaml:"max_connections" min:"2" max:"1000"`
 }
 
 // Validate implements sinks.Config.
 func (c *Postgres) Validate() error {
-	problems := validateServer("url", c.URL, c.URLFile, c.MaxConnections, c.TLS)
+	problems := append(sinks.CheckLimits(c), validateServer("url", c.URL, c.URLFile, c.TLS)...)
 	if c.URL != "" {
 		if problem := postgresURLProblem(string(c.URL)); problem != "" {
 			problems = append(problems, &sinks.InvalidFieldError{Field: "url", Problem: problem})

@@ -22,9 +22,9 @@ import (
 type TLS struct {
 	// Mode is "verify-full", where the server's certificate must be one for the
 	// host that is connected to; "verify-ca", where it only must be signed by an
-	// authority in CA; or "disable". Empty is verify-full, and on the loopback
-	// interface or a Unix socket disable, if there is no CA.
-	Mode string `yaml:"mode"`
+	// authority of the file ca; or "disable". Empty is verify-full, and on the loopback
+	// interface or a Unix socket disable, if there is no ca.
+	Mode string `yaml:"mode" enum:",verify-full,verify-ca,disable"`
 	// CA is the path of the authorities' certificates, in PEM; empty is those that
 	// the system trusts.
 	CA string `yaml:"ca"`
@@ -40,11 +40,6 @@ const (
 )
 
 func (t TLS) validate() (problems []error) {
-	switch t.Mode {
-	case "", verifyFull, verifyCA, disable:
-	default:
-		problems = append(problems, &sinks.InvalidFieldError{Field: "tls.mode", Problem: "must be verify-full, verify-ca or disable"})
-	}
 	switch {
 	case t.Mode == disable && (t.CA != "" || t.Cert != "" || t.Key != ""):
 		problems = append(problems, &sinks.InvalidFieldError{Field: "tls", Problem: "has certificates, but mode is disable"})
@@ -119,15 +114,12 @@ func readFile(key, path string) (string, error) {
 
 // validateServer checks what configurations of servers have in common. name is the
 // key of the address, which holds the password, or the name of its file does.
-func validateServer(name string, address sinks.Secret, file string, connections int, t TLS) (problems []error) {
+func validateServer(name string, address sinks.Secret, file string, t TLS) (problems []error) {
 	switch {
 	case address == "" && file == "":
 		problems = append(problems, &sinks.InvalidFieldError{Field: name, Problem: fmt.Sprintf("must be given, or %s_file", name)})
 	case address != "" && file != "":
 		problems = append(problems, &sinks.InvalidFieldError{Field: name, Problem: fmt.Sprintf("give either %s or %[1]s_file, not both", name)})
-	}
-	if connections < 2 || connections > 1000 {
-		problems = append(problems, &sinks.InvalidFieldError{Field: "max_connections", Problem: "must be 2 to 1000"})
 	}
 	return append(problems, t.validate()...)
 }

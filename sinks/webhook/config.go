@@ -14,8 +14,6 @@ import (
 	"github.com/faceid-ingest/faceid-ingest/sinks/notice"
 )
 
-const maxTimeout = 5 * time.Minute
-
 func init() {
 	sinks.Register("webhook", func() sinks.Config { return &Config{Timeout: sinks.Duration(10 * time.Second)} })
 }
@@ -33,7 +31,7 @@ type Config struct {
 	// Headers are added to each request, such as Authorization.
 	Headers map[string]sinks.Secret `yaml:"headers"`
 	// Timeout bounds one request with its answer: at most 5m, 10s by default.
-	Timeout sinks.Duration `yaml:"timeout"`
+	Timeout sinks.Duration `yaml:"timeout" min:"1ms" max:"5m"`
 	// TLS are the authorities of the receiver's certificate, and a certificate of
 	// ours for receivers that want one.
 	TLS notice.TLS `yaml:"tls"`
@@ -48,9 +46,7 @@ func (c *Config) Validate() error {
 	problems := []error{
 		c.validateURL(), c.validateSecret(), c.TLS.Validate(), c.Fields.Validate(),
 	}
-	if c.Timeout <= 0 || c.Timeout.Duration() > maxTimeout {
-		problems = append(problems, invalid("timeout", "must be more than 0s and at most %s", maxTimeout))
-	}
+	problems = append(problems, sinks.CheckLimits(c)...)
 	for _, name := range slices.Sorted(maps.Keys(c.Headers)) {
 		if problem := headerProblem(name, string(c.Headers[name])); problem != "" {
 			problems = append(problems, invalid("headers", "%s", problem))
