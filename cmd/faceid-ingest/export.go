@@ -97,7 +97,10 @@ func (c *exportCmd) Run(ctx context.Context, a *app) (err error) {
 
 	err = run.all(ctx, tokens)
 	done()
-	return errors.Join(err, run.sum(err))
+	if err != nil {
+		return err
+	}
+	return run.sum()
 }
 
 // recipients reads those of the flags and of the files.
@@ -310,11 +313,11 @@ func (r *exportRun) absent(ctx context.Context, token namedToken, errs []error) 
 }
 
 // print tells of one token. What is wrong goes to stderr, too, for who reads no JSON.
-func (r *exportRun) print(one exported, err error) error {
+func (r *exportRun) print(one exported, failure error) error {
 	token := printable([]byte(one.Token))
-	if err != nil {
-		one.Error = err.Error()
-		_, _ = fmt.Fprintf(r.app.stderr, "%s: not exported: %v\n", token, err)
+	if failure != nil {
+		one.Error = failure.Error()
+		_, _ = fmt.Fprintf(r.app.stderr, "%s: not exported: %v\n", token, failure)
 	}
 	for _, m := range one.Missing {
 		_, _ = fmt.Fprintf(r.app.stderr, "%s: %s is missing or not right: %s\n", token, printable([]byte(m.Field)), printable([]byte(m.Reason)))
@@ -326,8 +329,8 @@ func (r *exportRun) print(one exported, err error) error {
 	if r.JSON {
 		return json.NewEncoder(r.app.stdout).Encode(one)
 	}
-	if err != nil {
-		return nil
+	if failure != nil {
+		return nil // it was said
 	}
 	verb := "exported"
 	if r.DryRun {
@@ -341,15 +344,12 @@ func (r *exportRun) print(one exported, err error) error {
 	default:
 		verb += " to"
 	}
-	_, err = fmt.Fprintf(r.app.stdout, "%s %s %s: %s, %s\n", token, verb, one.Path, plural(one.Files, "file", "files"), bytesText(one.Bytes))
+	_, err := fmt.Fprintf(r.app.stdout, "%s %s %s: %s, %s\n", token, verb, one.Path, plural(one.Files, "file", "files"), bytesText(one.Bytes))
 	return err
 }
 
 // sum is the error that makes the exit code.
-func (r *exportRun) sum(err error) error {
-	if err != nil {
-		return nil
-	}
+func (r *exportRun) sum() error {
 	if !r.JSON && r.whole+r.partial+r.failed > 1 {
 		verb := "exported"
 		if r.DryRun {

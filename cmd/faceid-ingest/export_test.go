@@ -165,12 +165,12 @@ func TestExportEncrypted(t *testing.T) {
 		t.Errorf("%v, %v", entries, err)
 	}
 
-	clear, err := age.Decrypt(strings.NewReader(read(t, path)), identity)
+	opened, err := age.Decrypt(strings.NewReader(read(t, path)), identity)
 	if err != nil {
 		t.Fatal(err)
 	}
 	into := s.path("opened")
-	for archive := tar.NewReader(clear); ; {
+	for archive := tar.NewReader(opened); ; {
 		header, err := archive.Next()
 		if errors.Is(err, io.EOF) {
 			break

@@ -52,8 +52,8 @@ func cosSink(server *costest.Server, settings string) string {
 func TestExportLarge(t *testing.T) {
 	t.Parallel()
 	s := newSite(t, "worker: {", "worker: {max_response: 512MiB, ", "type: dir,", "type: dir, seal: true,")
-	media, _, _ := strings.Cut(read(t, s.config)[strings.Index(read(t, s.config), "  - {name: media"):], "\n")
-	media += "\n"
+	_, media, _ := strings.Cut(read(t, s.config), "sinks:\n")
+	media = media[:strings.IndexByte(media, '\n')+1]
 	evidence := cosSink(newCOS(t), "mode: pull, seal: true")
 	both := strings.Replace(read(t, s.config), media, media+evidence, 1)
 	s.write("config.yaml", both)
@@ -172,11 +172,11 @@ func copyFromTar(t *testing.T, to io.Writer, name string, identity age.Identity,
 		t.Fatal(err)
 	}
 	defer func() { _ = file.Close() }() // only read
-	clear, err := age.Decrypt(file, identity)
+	opened, err := age.Decrypt(file, identity)
 	if err != nil {
 		t.Fatal(err)
 	}
-	for archive := tar.NewReader(clear); ; {
+	for archive := tar.NewReader(opened); ; {
 		header, err := archive.Next()
 		if err != nil {
 			t.Fatalf("no %s: %v", field, err)

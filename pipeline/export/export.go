@@ -136,7 +136,7 @@ func (e *Exporter) Export(ctx context.Context, found *Found) (_ Report, err erro
 		return report, fmt.Errorf("%w: the result has none of the fields that were asked for", ErrNothing)
 	}
 
-	place, err := e.open(found)
+	place, err := e.open(ctx, found)
 	if err != nil {
 		return report, err
 	}

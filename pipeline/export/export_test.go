@@ -300,10 +300,10 @@ func TestEncrypted(t *testing.T) {
 
 func untar(t *testing.T, text []byte, prefix string, identity age.Identity) map[string][]byte {
 	t.Helper()
-	clear, err := age.Decrypt(bytes.NewReader(text), identity)
+	opened, err := age.Decrypt(bytes.NewReader(text), identity)
 	must(t, err)
 	files := map[string][]byte{}
-	for archive := tar.NewReader(clear); ; {
+	for archive := tar.NewReader(opened); ; {
 		header, err := archive.Next()
 		if errors.Is(err, io.EOF) {
 			return files
@@ -593,7 +593,7 @@ func TestInterrupted(t *testing.T) {
 			suffix = ".tar.age.part"
 		}
 		ctx, cancel := context.WithCancel(t.Context())
-		s.cfg.Progress = func(n int64) {
+		s.cfg.Progress = func(int64) {
 			part := filepath.Join(s.cfg.Dir, "enhanced-"+s.key.Hash+suffix)
 			if _, err := os.Lstat(part); err != nil {
 				t.Error(err)

@@ -25,8 +25,8 @@ type folder struct {
 	done bool
 }
 
-func openFolder(path string, found *Found) (place, error) {
-	old, err := existing(path, found)
+func openFolder(ctx context.Context, path string, found *Found) (place, error) {
+	old, err := existing(ctx, path, found)
 	if err != nil {
 		return nil, err
 	}
@@ -54,7 +54,7 @@ func openFolder(path string, found *Found) (place, error) {
 
 // existing returns the manifest of the export that is at path already; nil if there is
 // nothing. The error is ErrExists if it is something else than a whole export.
-func existing(path string, found *Found) (*Manifest, error) {
+func existing(ctx context.Context, path string, found *Found) (*Manifest, error) {
 	entries, err := os.ReadDir(path)
 	switch {
 	case errors.Is(err, fs.ErrNotExist) || err == nil && len(entries) == 0:
@@ -63,7 +63,7 @@ func existing(path string, found *Found) (*Manifest, error) {
 		return nil, fmt.Errorf("look for an earlier export: %w", err)
 	}
 
-	m, err := readExport(path, entries)
+	m, err := readExport(ctx, path, entries)
 	if err == nil && (m.TokenHash != found.Key.Hash || m.Product != found.Key.Product) {
 		err = errors.New("it is of another token")
 	}
@@ -74,7 +74,7 @@ func existing(path string, found *Found) (*Manifest, error) {
 }
 
 // readExport reads an export back and compares every file with its digest.
-func readExport(path string, entries []fs.DirEntry) (*Manifest, error) {
+func readExport(ctx context.Context, path string, entries []fs.DirEntry) (*Manifest, error) {
 	root, err := os.OpenRoot(path)
 	if err != nil {
 		return nil, err
@@ -91,7 +91,7 @@ func readExport(path string, entries []fs.DirEntry) (*Manifest, error) {
 	}
 	for _, file := range m.Files {
 		src := source{open: func() (io.ReadCloser, error) { return root.Open(file.Name) }}
-		got, err := src.copyTo(context.Background(), io.Discard)
+		got, err := src.copyTo(ctx, io.Discard)
 		if err != nil || got.size != file.Size || got.sha256 != file.SHA256 {
 			return nil, fmt.Errorf("its file %q is not what its manifest says", file.Name)
 		}

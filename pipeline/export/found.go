@@ -88,7 +88,7 @@ func (e *Exporter) Find(ctx context.Context, key sinks.Key, token string) (*Foun
 
 // nowhere says that nothing was found: ErrNotFound, or what kept from looking.
 func (e *Exporter) nowhere(f *Found) error {
-	var problems []error
+	problems := make([]error, 0, len(f.faults)+len(f.unread)+len(e.cfg.Closed))
 	for _, fault := range f.faults {
 		problems = append(problems, errors.New(fault.Reason))
 	}

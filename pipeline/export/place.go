@@ -106,14 +106,14 @@ func (e *Exporter) path(key sinks.Key) string {
 }
 
 // open claims the place of an export.
-func (e *Exporter) open(found *Found) (place, error) {
+func (e *Exporter) open(ctx context.Context, found *Found) (place, error) {
 	if err := os.MkdirAll(e.cfg.Dir, 0o700); err != nil {
 		return nil, fmt.Errorf("make the folder for exports: %w", err)
 	}
 	if len(e.cfg.Recipients) > 0 {
 		return openSealed(e.path(found.Key), nameOf(found.Key), e.cfg.Recipients)
 	}
-	return openFolder(e.path(found.Key), found)
+	return openFolder(ctx, e.path(found.Key), found)
 }
 
 // partSuffix is what the name of an export has at its end while it is written.
