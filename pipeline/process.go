@@ -139,6 +139,7 @@ func (t *task) turn(now time.Time) turn {
 func (t *task) query(now time.Time) faceid.Query {
 	q := t.account.Query
 	q.Product, q.Token, q.Priority = t.product, t.event.Token, t.turn(now).priority
+	q.Last = q.Priority == limit.Urgent
 	switch {
 	case t.product == result.EID:
 		q.RuleID = ""
@@ -236,7 +237,7 @@ func (w *Worker) keep(ctx context.Context, t *task, f fetched, e *entry) error {
 	}
 	switch {
 	case err == nil:
-		w.count(f.result)
+		w.count(ctx, t, f.result)
 		e.Parked = f.parked
 		return w.clearParked(ctx, t, e)
 	case parked && t.lane != event.Parked && isDelay(err):
@@ -266,8 +267,19 @@ func (w *Worker) ledgerTrouble(ctx context.Context, err error) {
 	}
 }
 
-func (w *Worker) count(r *result.Result) {
+// count counts an ingested result, and says what of it is not as it should be.
+func (w *Worker) count(ctx context.Context, t *task, r *result.Result) {
 	w.metrics.Verdict(r.Account, string(r.Product), r.Verdict.Passed, faceid.VerdictLabel(r.Verdict))
+	if r.Verdict.Unreadable {
+		w.log.ErrorContext(ctx, "the outcome of a check cannot be read; it is stored as not passed, with the answer as it came", append(t.attrs(), "fields", r.Unread)...)
+	}
+	for _, field := range r.Unread {
+		w.metrics.UnreadField("answer", field)
+	}
+	for _, m := range r.Missing {
+		w.metrics.MissingPart(r.Account, string(m.Reason))
+		w.log.WarnContext(ctx, "a result is stored without a part that the check has", append(t.attrs(), "field", m.Field, "reason", m.Reason)...)
+	}
 	for _, a := range r.Assets {
 		w.metrics.Asset(string(a.Kind), a.Content != nil, a.Digest.Size)
 	}

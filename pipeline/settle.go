@@ -89,6 +89,9 @@ func (w *Worker) decidePull(t *task, err *pullError) error {
 	case faceid.Canceled:
 		return context.Canceled
 	case faceid.Permanent:
+		if faceid.IsExpired(err) {
+			return &giveUp{reason: event.Expired, code: code, err: err}
+		}
 		return &giveUp{reason: event.Rejected, code: code, err: err}
 	case faceid.AccountTrouble:
 		// Whether the result is gone only the API can say; see buryOverdue.

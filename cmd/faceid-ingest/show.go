@@ -12,6 +12,7 @@ import (
 	"text/tabwriter"
 
 	"github.com/faceid-ingest/faceid-ingest/pipeline/privacy"
+	"github.com/faceid-ingest/faceid-ingest/pipeline/result"
 )
 
 type showCmd struct {
@@ -95,7 +96,10 @@ func showTable(out io.Writer, rec *privacy.Record) error {
 	line("request", rec.RequestID)
 	v := rec.Verdict
 	outcome := "failed"
-	if v.Passed {
+	switch {
+	case v.Unreadable:
+		outcome = "not passed, for the outcome cannot be read"
+	case v.Passed:
 		outcome = "passed"
 	}
 	line("verdict", strings.TrimSpace(fmt.Sprintf("%s, code %d %s", outcome, v.Code, v.Message)))
@@ -129,7 +133,20 @@ func showTable(out io.Writer, rec *privacy.Record) error {
 	for _, asset := range rec.Assets {
 		line(asset.Field, assetText(asset))
 	}
+	for _, m := range rec.Missing {
+		line(m.Field, "missing: "+missingText[m.Reason])
+	}
+	line("unread", strings.Join(rec.Unread, ", "))
 	return table.Flush()
+}
+
+// missingText says why a part of a check is not in its result.
+var missingText = map[result.MissingReason]string{
+	result.ForeignPlace: "it lies where the account's storage does not point to",
+	result.NotMedia:     "neither base64 nor a place in COS",
+	result.NotOpened:    "eid.private_key_file did not open it",
+	result.NotSent:      "the service did not send it",
+	result.NotFound:     "its object is not there",
 }
 
 // storedText says what is stored of a value.

@@ -377,3 +377,20 @@ func scalar(value json.RawMessage) (text string, ok bool) {
 func invisible(r rune) bool {
 	return unicode.IsSpace(r) || unicode.IsControl(r) || unicode.Is(unicode.Cf, r)
 }
+
+// readTime takes a value for a time; of two different ones the first stays.
+func readTime(r *reader, f Field, value json.RawMessage) {
+	to := &r.event.CompletedAt
+	if f == FieldIssued {
+		to = &r.event.IssuedAt
+	}
+
+	text, ok := scalar(value)
+	at, isTime := result.ReadTime(text)
+	switch {
+	case !ok || !isTime || !to.IsZero() && !at.IsZero() && !at.Equal(*to):
+		r.lose(f)
+	case !at.IsZero():
+		*to = at
+	}
+}

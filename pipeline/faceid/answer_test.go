@@ -28,6 +28,12 @@ func (c canned) RoundTrip(r *http.Request) (*http.Response, error) {
 // pull reads one answer and calls look with its result before its media go.
 func pull(t testing.TB, product result.Product, body string, look func(*result.Result, error)) {
 	t.Helper()
+	pullWith(t, faceid.Query{Product: product, Token: "TOKEN", RuleID: "1"}, body, look)
+}
+
+// pullWith is pull with a query of the test's own.
+func pullWith(t testing.TB, q faceid.Query, body string, look func(*result.Result, error)) {
+	t.Helper()
 	client, err := faceid.New(faceid.Config{
 		Account: "main", Endpoint: "http://127.0.0.1:1", Timeout: time.Minute, MaxResponse: 1 << 20, Transport: canned(body),
 		Credentials: func(context.Context) (faceid.Credential, error) {
@@ -46,7 +52,7 @@ func pull(t testing.TB, product result.Product, body string, look func(*result.R
 	if err != nil {
 		t.Fatal(err)
 	}
-	look(client.Get(t.Context(), faceid.Query{Product: product, Token: "TOKEN", RuleID: "1"}, batch))
+	look(client.Get(t.Context(), q, batch))
 	if err := errors.Join(batch.Close(), media.Close()); err != nil {
 		t.Error(err)
 	}
@@ -163,4 +169,26 @@ func FuzzAnswer(f *testing.F) {
 			}
 		})
 	})
+}
+
+// answerWith returns an answer that passed with one more field; "" if value is not JSON.
+func answerWith(path, value string) string {
+	var decoded any
+	if json.Unmarshal([]byte(value), &decoded) != nil {
+		return ""
+	}
+	response := map[string]any{"Text": map[string]any{"ErrCode": 0}, "RequestId": "r"}
+	at := response
+	names := strings.Split(path, ".")
+	for _, name := range names[:len(names)-1] {
+		inner, ok := at[name].(map[string]any)
+		if !ok {
+			inner = map[string]any{}
+			at[name] = inner
+		}
+		at = inner
+	}
+	at[names[len(names)-1]] = decoded
+	body, _ := json.Marshal(map[string]any{"Response": response})
+	return string(body)
 }

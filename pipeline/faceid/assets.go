@@ -70,8 +70,11 @@ type finder struct {
 	// inCOS and bucket are IsCustomizeStorage and BucketName.
 	inCOS  bool
 	bucket string
+	// last has a place that cannot be followed cost its asset, and not the result.
+	last bool
 
-	found []ranked
+	found   []ranked
+	missing []result.Missing
 }
 
 type ranked struct {
@@ -157,13 +160,19 @@ func (f *finder) text(v, pattern, field string) (any, error) {
 	}
 	decoded, isPath, err := f.short(v, mediaFields[rank])
 	if err != nil {
-		return nil, failure(Transient, "%s: %w", field, err)
+		// It will be no other when it is asked for again.
+		f.missing = append(f.missing, result.Missing{Field: field, Reason: result.NotMedia})
+		return v, nil
 	}
 	if isPath {
 		object, err := f.resolver.resolve(v, f.bucket)
-		if err != nil {
+		switch {
+		case err != nil && f.last:
+			f.missing = append(f.missing, result.Missing{Field: field, Reason: result.ForeignPlace})
+			return v, nil
+		case err != nil:
 			// The form of paths is not documented, and the bucket may be configured
-			// wrongly: neither is the result's fault.
+			// wrongly: while there is time, its owner can mend that.
 			return nil, failure(RequestTrouble, "%s: %w", field, err)
 		}
 		f.add(rank, result.Asset{Field: field, Kind: mediaFields[rank].kind, ContentType: typeByName(object.Key), COS: &object})

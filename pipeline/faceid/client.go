@@ -156,6 +156,10 @@ type Query struct {
 	// CropIDCard asks for a cropped photo of the card, Avatar for the portrait on
 	// it, AllVideos for the videos of failed attempts (with data storage only).
 	CropIDCard, Avatar, AllVideos bool
+	// Last says that there is no time left to mend what holds the result up: parts of it
+	// that cannot be had are left out and listed in Result.Missing, where they are an
+	// error otherwise.
+	Last bool
 	// Priority is the place of the requests among others of the account.
 	Priority limit.Priority
 }
@@ -177,17 +181,18 @@ func (q Query) asksIntention() bool {
 }
 
 // parts returns the query for each of the parts it asks for, or only itself if
-// there is but one.
+// there is but one. That of the video is the last of an eid token.
 func (q Query) parts() []Query {
 	wanted := q.InfoType
 	if wanted == "" || strings.Contains(wanted, "0") {
 		wanted = "123456"
 	}
+	if q.Product == result.EID && strings.Contains(wanted, partVideo) {
+		wanted = strings.ReplaceAll(wanted, partVideo, "") + partVideo
+	}
+
 	var list []Query
 	for _, part := range strings.Split(wanted, "") {
-		if part == partVideo && q.Product == result.EID {
-			continue
-		}
 		one := q
 		one.InfoType = part
 		// Options of other parts may be refused.
@@ -210,7 +215,8 @@ func (q Query) action() (name string, params map[string]any) {
 			params[name] = value
 		}
 	}
-	if q.Product == result.EID {
+	if q.Product == result.EID && q.InfoType != partVideo {
+		// Its documents have no such part; fetchParts asks for it alone.
 		q.InfoType = strings.ReplaceAll(q.InfoType, partVideo, "")
 	}
 	set("InfoType", q.InfoType, q.InfoType != "")
@@ -247,13 +253,15 @@ func (c *Client) Get(ctx context.Context, q Query, batch *spool.Batch) (*result.
 		return nil, err
 	}
 	ctx, step := span.Start(ctx, "read")
-	r, err := c.read(ctx, answer, batch)
+	r, err := c.read(ctx, q, answer, batch)
 	endStep(step, err)
 	if err != nil {
 		return nil, err
 	}
-	if r.Verdict.Code == 0 && r.Verdict.Intention != result.IntentionOff && r.Verdict.IntentionCode == nil && !q.asksIntention() {
-		return nil, failure(RequestTrouble, "the intention step decides this check, and its part was not asked for: add 5 and 6 to request.info_type")
+	if undecided := r.Verdict.Code == 0 && r.Verdict.Intention != result.IntentionOff && r.Verdict.IntentionCode == nil && !q.asksIntention(); undecided {
+		if r.Verdict.Unreadable = true; !q.Last {
+			return nil, failure(RequestTrouble, "the intention step decides this check, and its part was not asked for: add 5 and 6 to request.info_type")
+		}
 	}
 	r.Product, r.Account, r.Token = q.Product, c.cfg.Account, q.Token
 	if q.Product == result.Enhanced {

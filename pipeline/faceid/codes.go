@@ -45,6 +45,9 @@ var resultCodes = slices.Concat(
 
 type wording struct{ english, chinese string }
 
+// UnreadableLabel is the VerdictLabel of an outcome that cannot be read.
+const UnreadableLabel = "unreadable"
+
 // VerdictLabel returns the code of a verdict for counting: "0" if the person passed,
 // else the documented code of the step that says why not, with the step in front
 // unless it is the check itself; "other" for what is not documented.
@@ -57,6 +60,8 @@ func VerdictLabel(v result.Verdict) string {
 		}
 	}
 	switch {
+	case v.Unreadable:
+		return UnreadableLabel
 	case v.Passed:
 		return "0"
 	case code == 0 || !slices.ContainsFunc(resultCodes, func(c ResultCode) bool { return c.Step == at && c.Code == code }):

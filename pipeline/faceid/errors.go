@@ -96,6 +96,19 @@ func OfWholeAccount(err error) bool {
 	return errors.As(err, &e) && e.Class == AccountTrouble && strings.HasPrefix(e.Code, "UnauthorizedOperation.")
 }
 
+// IsExpired reports whether the API says that a token has expired, and its result with
+// it.
+func IsExpired(err error) bool {
+	var e *Error
+	return errors.As(err, &e) && e.Class == Permanent && expired(e.Code)
+}
+
+// expired reports whether a code is one of those that say so. Only BizTokenExpired is
+// documented; other tokens have codes of their own.
+func expired(code string) bool {
+	return strings.HasPrefix(code, "InvalidParameter") && strings.HasSuffix(code, "Expired")
+}
+
 // CodeLabel returns a code for counting: "ok" without an error, that of the API if it is
 // documented, "other" if not, and "none" where no answer came. So whatever an endpoint
 // sends, there are few of them.
@@ -237,6 +250,9 @@ func namePermission(err error, permission string) error {
 func lookUp(code string) apiCode {
 	if row, ok := apiCodes[code]; ok {
 		return row
+	}
+	if expired(code) {
+		return apiCodes["InvalidParameterValue.BizTokenExpired"]
 	}
 	for family := code; ; {
 		dot := strings.LastIndexByte(family, '.')

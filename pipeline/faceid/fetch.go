@@ -11,6 +11,7 @@ import (
 	"go.opentelemetry.io/otel/trace"
 
 	"github.com/faceid-ingest/faceid-ingest/pipeline/faceid/extract"
+	"github.com/faceid-ingest/faceid-ingest/pipeline/result"
 	"github.com/faceid-ingest/faceid-ingest/pipeline/spool"
 	"github.com/faceid-ingest/faceid-ingest/pipeline/telemetry/span"
 )
@@ -20,7 +21,12 @@ type opened struct {
 	// members are those of the Response object, with handles in place of media.
 	members map[string]json.RawMessage
 	media   map[string]extract.Medium
+	// odd are fields outside of the model that are not of their documented type.
+	odd []string
 }
+
+// encryptionField is the member that says how an answer is encrypted.
+const encryptionField = "Encryption"
 
 // keyRefused is what the service says when it cannot open the key of a request.
 const keyRefused = "FailedOperation.DecryptSystemError"
@@ -98,12 +104,7 @@ func (c *Client) ask(ctx context.Context, action string, params map[string]any, 
 // code.
 func endStep(step trace.Span, err error) {
 	if err != nil {
-		var known *Error
-		code := ""
-		if errors.As(err, &known) {
-			code = known.Code
-		}
-		span.Fail(step, string(ClassOf(err)), code)
+		span.Fail(step, string(ClassOf(err)), apiCodeOf(err))
 	}
 	step.End()
 }
@@ -116,15 +117,39 @@ func (c *Client) fetchParts(ctx context.Context, q Query, batch *spool.Batch, to
 	if len(parts) == 1 {
 		return nil, tooLarge
 	}
-	whole := &opened{map[string]json.RawMessage{}, map[string]extract.Medium{}}
+	whole := &opened{members: map[string]json.RawMessage{}, media: map[string]extract.Medium{}}
 	for _, part := range parts {
 		one, err := c.fetch(ctx, part, batch)
+		if part.Product == result.EID && part.InfoType == partVideo && refusesPart(err) {
+			// The documents disagree on whether eid has a video.
+			c.cfg.Log.Info("the service refuses the video part of an eid result; the result is whole without it", "code", apiCodeOf(err))
+			continue
+		}
 		if err != nil {
 			return nil, err
 		}
 		whole.add(one)
 	}
 	return whole, nil
+}
+
+// refusesPart reports whether the service answered that it will not send a part.
+func refusesPart(err error) bool {
+	switch ClassOf(err) {
+	case RequestTrouble, Permanent, TooLarge:
+		return err != nil && apiCodeOf(err) != ""
+	default:
+		return false
+	}
+}
+
+// apiCodeOf returns the API's code of an error, "" if it has none.
+func apiCodeOf(err error) string {
+	var e *Error
+	if errors.As(err, &e) {
+		return e.Code
+	}
+	return ""
 }
 
 // add takes what other has and o has not: the answer to a part has null for the
@@ -136,6 +161,7 @@ func (o *opened) add(other *opened) {
 		}
 	}
 	maps.Copy(o.media, other.media)
+	o.odd = append(o.odd, other.odd...)
 }
 
 // isNothing tells whether a value says nothing: parts that were not asked for come
@@ -163,31 +189,53 @@ func isNothing(value json.RawMessage) bool {
 
 var errUnexpected = errors.New("the answer does not have the documented form")
 
-// splitResponse returns the members of the Response object of an answer.
+// splitResponse returns the members of the Response object of an answer, or those of an
+// answer from which a gateway took that object off.
 func splitResponse(doc []byte) (map[string]json.RawMessage, error) {
-	var envelope struct{ Response map[string]json.RawMessage }
-	if err := json.Unmarshal(doc, &envelope); err != nil || envelope.Response == nil {
-		return nil, &Error{Class: Transient, Err: errUnexpected}
+	var members map[string]json.RawMessage
+	if err := json.Unmarshal(doc, &members); err != nil || members == nil {
+		return nil, failure(Transient, "%w: %d bytes that are no JSON object, as from a proxy or gateway in between", errUnexpected, len(doc))
 	}
-	return envelope.Response, nil
+
+	inner, wrapped := members["Response"]
+	if !wrapped {
+		for _, name := range []string{"Text", "EncryptedBody", "Error", "RequestId"} {
+			if _, ok := members[name]; ok {
+				return members, nil
+			}
+		}
+		return nil, failure(Transient, "%w: a JSON object without Response, as from a proxy or gateway in between", errUnexpected)
+	}
+	members = nil
+	if err := json.Unmarshal(inner, &members); err != nil || members == nil {
+		return nil, failure(Transient, "%w: Response is no object", errUnexpected)
+	}
+	return members, nil
 }
 
 // apiError returns the error that an answer holds, if it does.
 func apiError(members map[string]json.RawMessage) error {
-	var refusal struct{ Code text }
 	if isNothing(members["Error"]) {
 		return nil
 	}
-	if err := json.Unmarshal(members["Error"], &refusal); err != nil || refusal.Code == "" {
-		return &Error{Class: Transient, Err: errUnexpected}
+	var refusal struct{ Code any }
+	if err := json.Unmarshal(members["Error"], &refusal); err != nil {
+		return failure(Transient, "%w: Error is no object", errUnexpected)
 	}
-	return newAPIError(string(refusal.Code), requestIDOf(members))
+	code, _ := new(filler).text(refusal.Code, "")
+	if code == "" {
+		return failure(Transient, "%w: Error has no code", errUnexpected)
+	}
+	return newAPIError(code, requestIDOf(members))
 }
 
 func requestIDOf(members map[string]json.RawMessage) string {
-	var id text
-	if err := json.Unmarshal(members["RequestId"], &id); err != nil {
+	decoder := json.NewDecoder(bytes.NewReader(members["RequestId"]))
+	decoder.UseNumber()
+	var id any
+	if err := decoder.Decode(&id); err != nil {
 		return ""
 	}
-	return plainASCII(string(id))
+	text, _ := new(filler).text(id, "")
+	return plainASCII(text)
 }

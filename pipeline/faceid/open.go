@@ -74,9 +74,13 @@ func (c *Client) session(ctx context.Context, product result.Product) (*envelope
 // open decrypts an answer without an error in it.
 func (c *Client) open(ctx context.Context, doc *extract.Document, members map[string]json.RawMessage, session *envelope.Session, batch *spool.Batch) (*opened, error) {
 	var encryption envelope.Encryption
+	var odd []string
 	if raw := members["Encryption"]; !isNothing(raw) {
 		if err := json.Unmarshal(raw, &encryption); err != nil {
-			return nil, failure(Transient, "%w: Encryption", errUnexpected)
+			if session != nil {
+				return nil, failure(Transient, "%w: Encryption", errUnexpected)
+			}
+			odd = []string{encryptionField}
 		}
 	}
 	hasBody := !isNothing(members["EncryptedBody"])
@@ -84,7 +88,7 @@ func (c *Client) open(ctx context.Context, doc *extract.Document, members map[st
 	case session == nil && (hasBody || len(encryption.EncryptList) > 0):
 		return nil, failure(RequestTrouble, "the answer is encrypted, which was not asked for: check encryption in the configuration of the account")
 	case session == nil:
-		return &opened{members, doc.Media}, nil
+		return &opened{members: members, media: doc.Media, odd: odd}, nil
 	case hasBody:
 		return c.openBody(ctx, doc, members, session, encryption, batch)
 	case c.cfg.Encryption.Mode == EncryptBody:
@@ -100,7 +104,7 @@ func (c *Client) open(ctx context.Context, doc *extract.Document, members map[st
 	if members, err = splitResponse(plain); err != nil {
 		return nil, err
 	}
-	return &opened{members, doc.Media}, nil
+	return &opened{members: members, media: doc.Media}, nil
 }
 
 // namesSomebody tells whether a text part holds one of the fields that are always
@@ -172,7 +176,7 @@ func membersOf(doc *extract.Document) (*opened, error) {
 			return nil, failure(Transient, "%w: the decrypted body is no object", errUnexpected)
 		}
 	}
-	return &opened{members, doc.Media}, nil
+	return &opened{members: members, media: doc.Media}, nil
 }
 
 // bodyOf returns the ciphertext of an encrypted body: from the spool or, if it is
@@ -202,36 +206,53 @@ func (readSeekNopCloser) Close() error { return nil }
 
 // openEID opens the person of an eid answer, and puts what was inside in place of
 // UserInfo in the response. It does nothing for other answers.
-func (c *Client) openEID(r *result.Result, a *answer, response map[string]any) error {
+func (c *Client) openEID(q Query, r *result.Result, a *parsed, response map[string]any) error {
 	if a.EidInfo == nil {
 		return nil
 	}
-	sealed := a.EidInfo.DesKey != "" || a.EidInfo.UserInfo != ""
-	switch {
-	case c.cfg.EIDKey == nil && !sealed:
+	if a.EidInfo.DesKey == "" && a.EidInfo.UserInfo == "" {
+		// A merchant who did not apply for names gets none, and nobody gets one of a
+		// check that is not passed.
+		if c.cfg.EIDKey != nil && r.Verdict.Passed {
+			r.Missing = append(r.Missing, result.Missing{Field: "EidInfo.UserInfo", Reason: result.NotSent})
+		}
 		return nil
-	case c.cfg.EIDKey == nil:
-		return failure(RequestTrouble, "the person of an eid result is encrypted for the merchant: configure eid.private_key_file")
-	case !sealed && !r.Verdict.Passed:
-		return nil // there is a person only once the whole flow is done
 	}
-	key, err := c.cfg.EIDKey()
-	if err != nil {
+
+	user, err := c.openUser(a.EidInfo)
+	switch {
+	case err != nil && q.Last:
+		// The raw answer keeps the ciphertext, for whoever finds the key.
+		r.Missing = append(r.Missing, result.Missing{Field: "EidInfo.UserInfo", Reason: result.NotOpened})
+		return nil
+	case err != nil:
 		return &Error{Class: RequestTrouble, Err: err}
 	}
-	user, err := key.OpenEID(string(a.EidInfo.DesKey), string(a.EidInfo.UserInfo))
-	switch {
-	case errors.Is(err, envelope.ErrNoUserInfo):
-		return failure(RequestTrouble, "%w; a merchant who wants none leaves eid.private_key_file out", err)
-	case errors.Is(err, envelope.ErrKeyMismatch):
-		return failure(RequestTrouble, "open the person of an eid result: %w: eid.private_key_file is not the key that the merchant registered", err)
-	case err != nil:
-		return failure(RequestTrouble, "open the person of an eid result: %w", err)
-	}
+
 	c.eidVariant.Do(func() { c.cfg.Log.Debug("opened the person of an eid result", "variant", user.Variant) })
 	r.Person.Name, r.Person.IDCard, r.EID.IDType = user.Name, user.IDNumber, user.IDType
 	if info, ok := response["EidInfo"].(map[string]any); ok {
 		info["UserInfo"] = user.JSON
 	}
 	return nil
+}
+
+// openUser opens the person with the account's key.
+func (c *Client) openUser(info *eidInfo) (*envelope.UserInfo, error) {
+	if c.cfg.EIDKey == nil {
+		return nil, errors.New("the person of an eid result is encrypted for the merchant: configure eid.private_key_file")
+	}
+	key, err := c.cfg.EIDKey()
+	if err != nil {
+		return nil, err
+	}
+
+	user, err := key.OpenEID(string(info.DesKey), string(info.UserInfo))
+	switch {
+	case errors.Is(err, envelope.ErrKeyMismatch):
+		return nil, fmt.Errorf("open the person of an eid result: %w: eid.private_key_file is not the key that the merchant registered", err)
+	case err != nil:
+		return nil, fmt.Errorf("open the person of an eid result: %w", err)
+	}
+	return user, nil
 }

@@ -80,6 +80,8 @@ func (p *Policy) Protect(r *result.Result) (*Record, error) {
 		EID:       EID{Code: g.one(EIDCode, r.EID.Code), Sign: g.one(EIDSign, r.EID.Sign), IDType: r.EID.IDType},
 		Attempts:  g.attempts(r.Attempts),
 		Assets:    assetsOf(r.Assets),
+		Unread:    slices.Clone(r.Unread),
+		Missing:   slices.Clone(r.Missing),
 		Raw:       g.one(Raw, r.Raw),
 	}
 	for _, w := range r.Warnings {
@@ -203,7 +205,7 @@ func (g *guard) attempts(in []result.Attempt) []Attempt {
 
 func verdictOf(v result.Verdict) Verdict {
 	return Verdict{
-		Passed: v.Passed, Code: v.Code, Message: v.Message,
+		Passed: v.Passed, Unreadable: v.Unreadable, Code: v.Code, Message: v.Message,
 		Liveness: v.Liveness, LivenessMessage: v.LivenessMessage,
 		Compare: v.Compare, CompareMessage: v.CompareMessage,
 		Similarity: v.Similarity, CompareLibrary: v.CompareLibrary,

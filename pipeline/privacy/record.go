@@ -31,7 +31,10 @@ type Record struct {
 	Attempts []Attempt `json:"attempts,omitempty"`
 	Warnings []Warning `json:"warnings,omitempty"`
 	Assets   []Asset   `json:"assets,omitempty"`
-	Raw      Stored    `json:"raw,omitzero"`
+	// Unread and Missing are those of result.Result.
+	Unread  []string         `json:"unread,omitempty"`
+	Missing []result.Missing `json:"missing,omitempty"`
+	Raw     Stored           `json:"raw,omitzero"`
 }
 
 // Stored is what the policy leaves of one personal value. The zero value means
@@ -48,6 +51,7 @@ type Stored struct {
 // personal data.
 type Verdict struct {
 	Passed           bool                 `json:"passed"`
+	Unreadable       bool                 `json:"unreadable,omitempty"`
 	Code             int64                `json:"code"`
 	Message          string               `json:"message,omitempty"`
 	Liveness         *int64               `json:"liveness,omitempty"`

@@ -62,6 +62,12 @@ type Result struct {
 	// are listed in FACTS §1.2. Asset.Field is unique within a result.
 	Assets []Asset
 
+	// Unread are fields of another type than documented, as paths without the indexes of
+	// lists, each once. They are read as far as they can be; Raw has what the API sent.
+	Unread []string
+	// Missing is what the check has and this result has not.
+	Missing []Missing
+
 	// Raw is the "Response" object as the API sent it (fields decrypted), with
 	// each inline medium replaced by "asset:<field>", so that a field which
 	// this version does not know is kept all the same.
@@ -76,6 +82,37 @@ func (r *Result) Asset(field string) (Asset, bool) {
 		}
 	}
 	return Asset{}, false
+}
+
+// MissingReason says why something is missing. The set is closed: it is the value of a
+// metric label.
+type MissingReason string
+
+const (
+	// ForeignPlace means that an asset lies in a bucket that the account's configuration
+	// does not name, or where no key points.
+	ForeignPlace MissingReason = "foreign_place"
+	// NotMedia means that an asset's field holds neither base64 nor a place in COS.
+	NotMedia MissingReason = "not_media"
+	// NotOpened means that the account's key does not open what came encrypted.
+	NotOpened MissingReason = "not_opened"
+	// NotSent means that the service left out what others of its kind have.
+	NotSent MissingReason = "not_sent"
+	// NotFound means that an asset's object is not where the answer says.
+	NotFound MissingReason = "not_found"
+)
+
+// MissingReasons lists every reason.
+func MissingReasons() []MissingReason {
+	return []MissingReason{ForeignPlace, NotMedia, NotOpened, NotSent, NotFound}
+}
+
+// Missing is a part of a check that its result has not. What the API said of it is in
+// Result.Raw.
+type Missing struct {
+	// Field is the part's path in the answer, such as "BestFrame.BestFrame".
+	Field  string        `json:"field"`
+	Reason MissingReason `json:"reason"`
 }
 
 // Person is who was checked. What the flow did not ask for is empty.

@@ -25,6 +25,9 @@ const (
 type Verdict struct {
 	// Passed is the final outcome.
 	Passed bool
+	// Unreadable says that the answer has an outcome which cannot be read, so that Passed
+	// is false for want of knowing better.
+	Unreadable bool
 	// Code and Message are Text.ErrCode and Text.ErrMsg of the face step.
 	Code    int64
 	Message string

@@ -58,8 +58,11 @@ var catalog = []Description{
 
 	{"events_total", "counter", labels("account", "lane", "outcome"), "Deliveries of completion events, by what became of them.", "完成事件的投递次数，按结局。"},
 	{"unread_fields_total", "counter", labels("source", "field"),
-		"Fields that could not be read and count as absent, by what they stood in (event, answer); what they stood in is ingested all the same.",
-		"无法读取、按缺失处理的字段数，按来源（event、answer）；所在的事件或应答照常入库。"},
+		"Fields that were not as documented, by what they stood in (event, answer). They are read as far as they can be, and what they stood in is ingested all the same.",
+		"与文档不符的字段数，按来源（event、answer）。能读多少读多少，所在的事件或应答照常入库。"},
+	{"missing_parts_total", "counter", labels("account", "reason"),
+		"Parts of checks, such as photos, that ingested results do not have, by the reason: foreign_place, not_media, not_opened, not_sent, not_found.",
+		"已入库结果缺少的部分（如照片）数，按原因：foreign_place、not_media、not_opened、not_sent、not_found。"},
 	{"events_in_flight", "gauge", nil, "Events this process holds now.", "本进程当前持有的事件数。"},
 	{"backlog_events", "gauge", labels("account", "lane"),
 		"Events that are not done: those that no worker has seen, those in work and those that wait for their next try.",
@@ -77,8 +80,8 @@ var catalog = []Description{
 	{"spool_quota_bytes", "gauge", nil, "Bytes of inline media that may be in flight before pulling waits.", "内联媒体的字节上限，达到后拉取等待。"},
 
 	{"verdicts_total", "counter", labels("account", "product", "verdict", "code"),
-		"Ingested results, by whether the person passed and the code that says why not: a documented one, or other; those of an intention step have its name in front.",
-		"已入库结果，按是否通过及原因码：文档所列的码或 other；意愿环节的码前有环节名。"},
+		"Ingested results, by whether the person passed and the code that says why not: a documented one, unreadable, or other; those of an intention step have its name in front.",
+		"已入库结果，按是否通过及原因码：文档所列的码、unreadable 或 other；意愿环节的码前有环节名。"},
 
 	{"api_calls_total", "counter", labels("account", "action", "class", "code"),
 		"Calls of the FaceID API, by class of the error (ok if there is none) and its code: a documented one, none if no answer came, or other.",

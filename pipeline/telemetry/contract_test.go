@@ -27,6 +27,7 @@ dead_letters_stored gauge account reason
 api_calls_total counter account action class code
 stage_seconds histogram stage
 unread_fields_total counter source field
+missing_parts_total counter account reason
 events_in_flight gauge
 backlog_events gauge account lane
 oldest_event_seconds gauge account

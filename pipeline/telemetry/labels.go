@@ -81,12 +81,22 @@ var closed = map[string]fixed{
 	"action":  fixedOf(actions()...),
 
 	"unread_fields_total/source": fixedOf("event", "answer"),
-	"unread_fields_total/field":  fixedOf(event.Fields()...),
+	"unread_fields_total/field":  fixedOf(append(faceid.AnswerFields(), fieldsOf(event.Fields())...)...),
+
+	"missing_parts_total/reason": fixedOf(result.MissingReasons()...),
 
 	"api_calls_total/class":   fixedOf(append(faceid.Classes(), "ok")...),
 	"api_calls_total/code":    fixedOf(apiCodes()...),
 	"sink_errors_total/class": fixedOf(sinks.ClassTransient, sinks.ClassThrottled, sinks.ClassPermanent, sinks.ClassErased, sinks.ClassCanceled),
 	"verdicts_total/code":     fixedOf(verdictCodes()...),
+}
+
+func fieldsOf(fields []event.Field) []string {
+	list := make([]string, len(fields))
+	for i, f := range fields {
+		list[i] = string(f)
+	}
+	return list
 }
 
 func fixedOf[T ~string](values ...T) fixed {
@@ -116,7 +126,7 @@ func apiCodes() []string {
 }
 
 func verdictCodes() []string {
-	list := []string{"0"}
+	list := []string{"0", faceid.UnreadableLabel}
 	for _, c := range faceid.ResultCodes() {
 		if c.Code != 0 {
 			list = append(list, c.Label())

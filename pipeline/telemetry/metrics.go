@@ -25,7 +25,7 @@ type Metrics struct {
 	reloaded                        prometheus.Gauge
 	parks, dead, sinkErrors, events vector[prometheus.Counter]
 	verdicts, calls, assets, bytes  vector[prometheus.Counter]
-	unread                          vector[prometheus.Counter]
+	unread, missing                 vector[prometheus.Counter]
 	stages                          vector[prometheus.Observer]
 }
 
@@ -63,7 +63,7 @@ func New() *Metrics {
 	m.paused, m.sinkUp, m.sinkErrors = m.gauges("account_paused"), m.gauges("sink_up"), m.counters("sink_errors_total")
 	m.strangers = m.gauge("unconfigured_events")
 
-	m.unread = m.counters("unread_fields_total")
+	m.unread, m.missing = m.counters("unread_fields_total"), m.counters("missing_parts_total")
 	m.events, m.inFlight = m.counters("events_total"), m.gauge("events_in_flight")
 	m.backlog, m.oldest = m.gauges("backlog_events"), m.gauges("oldest_event_seconds")
 	m.stages, m.replicas = m.histograms("stage_seconds"), m.gauge("replicas")
@@ -121,6 +121,9 @@ func (m *Metrics) Event(account, lane string, outcome Outcome) {
 // UnreadField counts one field that could not be read; source is what it stood in, event
 // or answer.
 func (m *Metrics) UnreadField(source, field string) { m.unread.of(source, field).Inc() }
+
+// MissingPart counts one part that an ingested result has not, with the reason.
+func (m *Metrics) MissingPart(account, reason string) { m.missing.of(account, reason).Inc() }
 
 // Dead counts one dead letter.
 func (m *Metrics) Dead(account, reason string) { m.dead.of(account, reason).Inc() }

@@ -36,6 +36,7 @@ func filled(t *testing.T) *telemetry.Metrics {
 	m.Event("main", "live", telemetry.Ingested)
 	m.Event("main", "live", telemetry.Ingested)
 	m.UnreadField("event", "extra")
+	m.MissingPart("main", "not_found")
 	m.Dead("main", "expired")
 	m.DeadStored("main", map[string]uint64{"expired": 4, "refused": 1})
 	m.DeadStored("main", map[string]uint64{"expired": 5})

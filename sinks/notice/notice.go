@@ -105,6 +105,8 @@ type Result struct {
 	Verdict   privacy.Verdict `json:"verdict"`
 	// Assets are in the order of the result.
 	Assets []Asset `json:"assets,omitempty"`
+	// Missing are parts that the check has and the result has not.
+	Missing []result.Missing `json:"missing,omitempty"`
 	// Personal are the values of the fields that the sink is configured to send
 	// (Fields), as the policy left them, each at its position: one value, or one
 	// for each answer or attempt. Sealed ones are opened by privacy.Policy.Open.
@@ -139,7 +141,7 @@ func OfResult(policy *privacy.Policy, r *result.Result, fields Fields) (Message,
 	data, err := json.Marshal(Result{
 		Product: rec.Product, Account: rec.Account, Token: rec.Token, TokenHash: rec.TokenHash,
 		RuleID: rec.RuleID, RequestID: cut(rec.RequestID), FetchedAt: rec.FetchedAt,
-		Verdict: verdictOf(rec.Verdict), Assets: assetsOf(rec.Assets), Personal: fields.of(rec),
+		Verdict: verdictOf(rec.Verdict), Assets: assetsOf(rec.Assets), Missing: rec.Missing, Personal: fields.of(rec),
 	})
 	if err != nil {
 		return Message{}, fmt.Errorf("encode a notification: %w", err)

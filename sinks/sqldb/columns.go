@@ -19,6 +19,8 @@ var (
 		},
 		verdictColumns,
 		[]column[privacy.Record]{
+			{"unread", func(r *privacy.Record) any { return list(&r.Unread) }},
+			{"missing", func(r *privacy.Record) any { return list(&r.Missing) }},
 			{"id_type", func(r *privacy.Record) any { return &r.Person.IDType }},
 			{"document_source", func(r *privacy.Record) any { return text(&r.Document.Source) }},
 			{"answers", func(r *privacy.Record) any { return list(&r.Intention.Answers) }},
@@ -32,6 +34,7 @@ var (
 	)}
 
 	verdictColumns = []column[privacy.Record]{
+		{"unreadable", func(r *privacy.Record) any { return &r.Verdict.Unreadable }},
 		{"passed", func(r *privacy.Record) any { return &r.Verdict.Passed }},
 		{"code", func(r *privacy.Record) any { return &r.Verdict.Code }},
 		{"message", func(r *privacy.Record) any { return text(&r.Verdict.Message) }},

@@ -1,7 +1,6 @@
-package event
+package result
 
 import (
-	"encoding/json"
 	"math"
 	"strconv"
 	"strings"
@@ -37,17 +36,17 @@ var layouts = []string{
 	"20060102150405",
 }
 
-// The times that an event may name: before the first there was no FaceID, and what is
+// The times that are taken for one: before the first there was no FaceID, and what is
 // after the second is a mistake of units.
 var (
 	earliest = time.Date(2015, 1, 1, 0, 0, 0, 0, time.UTC)
 	furthest = time.Date(2100, 1, 1, 0, 0, 0, 0, time.UTC)
 )
 
-// parseTime reads a time: RFC 3339 and its usual variants, the vendor's form, which
+// ReadTime reads a time as the vendor and publishers of events write it: RFC 3339 and its usual variants, the vendor's form, which
 // names no zone and is Beijing's, and seconds, milli-, micro- or nanoseconds since 1970.
 // Text that stands for no time ("", 0, Go's zero time) is the zero time and ok.
-func parseTime(text string) (at time.Time, ok bool) {
+func ReadTime(text string) (at time.Time, ok bool) {
 	at, ok = parseEpoch(text)
 	for _, layout := range layouts {
 		if ok {
@@ -97,22 +96,5 @@ func parseEpoch(text string) (time.Time, bool) {
 		return time.UnixMicro(whole), true
 	default:
 		return time.Unix(0, whole), true
-	}
-}
-
-// readTime takes a value for a time; of two different ones the first stays.
-func readTime(r *reader, f Field, value json.RawMessage) {
-	to := &r.event.CompletedAt
-	if f == FieldIssued {
-		to = &r.event.IssuedAt
-	}
-
-	text, ok := scalar(value)
-	at, isTime := parseTime(text)
-	switch {
-	case !ok || !isTime || !to.IsZero() && !at.IsZero() && !at.Equal(*to):
-		r.lose(f)
-	case !at.IsZero():
-		*to = at
 	}
 }
