@@ -16,6 +16,9 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"path/filepath"
+	"reflect"
+	"slices"
 	"strings"
 	"time"
 
@@ -26,7 +29,7 @@ import (
 // Config is the whole configuration.
 type Config struct {
 	// DataDir holds what has no path of its own: the embedded NATS server, the
-	// spool, the keyring. Default ./data.
+	// spool, the keyring. One daemon works in it at a time. Default ./data.
 	DataDir string `yaml:"data_dir"`
 	NATS    NATS   `yaml:"nats"`
 	// Accounts are the Tencent accounts to pull results of.
@@ -36,12 +39,31 @@ type Config struct {
 	Parking  Parking   `yaml:"parking"`
 	// Privacy says how personal fields are stored.
 	Privacy Privacy `yaml:"privacy"`
-	// Sinks are the destinations, called in this order.
+	// Sinks are the destinations, called in this order. Default a folder and a SQLite
+	// database in data_dir.
 	Sinks []Sink `yaml:"sinks"`
 	HTTP  HTTP   `yaml:"http"`
 	// Tracing says where traces go.
 	Tracing Tracing `yaml:"tracing"`
 	Log     Log     `yaml:"log"`
+
+	// unset are the values that need an environment variable which is not set, and have
+	// no default.
+	unset []*Error
+}
+
+// Need returns an error for each value of the named parts ("nats", "sinks[1]",
+// "privacy.kms"), or of all if none is named, that needs an environment variable which is
+// not set. Whoever uses a part asks first; the others may be without their secrets, as in
+// the shell of somebody who only wants to read.
+func (c *Config) Need(parts ...string) error {
+	var missing []*Error
+	for _, problem := range c.unset {
+		if len(parts) == 0 || slices.ContainsFunc(parts, func(part string) bool { return within(problem.Path, part) }) {
+			missing = append(missing, problem)
+		}
+	}
+	return join(missing)
 }
 
 // NATS is the connection to JetStream.
@@ -220,6 +242,26 @@ type Sink struct {
 	Config sinks.Config
 }
 
+// NeedAccount is Need for the account of a name.
+func (c *Config) NeedAccount(name string) error {
+	for i, a := range c.Accounts {
+		if a.Name == name {
+			return c.Need(at("accounts", i))
+		}
+	}
+	return nil
+}
+
+// NeedSink is Need for the sink of a name.
+func (c *Config) NeedSink(name string) error {
+	for i, s := range c.Sinks {
+		if s.Name == name {
+			return c.Need(at("sinks", i))
+		}
+	}
+	return nil
+}
+
 // HTTP are the endpoints that the daemon serves.
 type HTTP struct {
 	// Admin is the address of /healthz, /readyz, /metrics and /api/v1/status; empty
@@ -271,7 +313,31 @@ type Log struct {
 // Default returns the configuration that is used without a file: NATS in the
 // process, a folder and a SQLite database below ./data. It has no account.
 func Default() *Config {
-	c := &Config{
+	c := defaults()
+	c.resolve()
+
+	return c
+}
+
+// resolve gives what the file left out the defaults that depend on what it holds.
+func (c *Config) resolve() {
+	if c.Sinks != nil {
+		return
+	}
+	for _, s := range []struct{ name, typ, path string }{{"media", "dir", "media"}, {"records", "sqlite", "faceid.db"}} {
+		sink, ok := sinks.NewConfig(s.typ)
+		if !ok {
+			continue
+		}
+		byKey, _ := fields(reflect.ValueOf(sink).Elem())
+		byKey["path"].SetString(filepath.Join(c.DataDir, s.path))
+		c.Sinks = append(c.Sinks, Sink{Name: s.name, Type: s.typ, Config: sink})
+	}
+}
+
+// defaults are what a file is decoded over.
+func defaults() *Config {
+	return &Config{
 		DataDir: "./data",
 		NATS:    NATS{URL: "embedded", Replicas: 1},
 		Worker: Worker{
@@ -288,12 +354,6 @@ func Default() *Config {
 		Tracing: Tracing{Sample: 0.1},
 		Log:     Log{Level: "info", Format: "auto"},
 	}
-	for _, s := range []struct{ name, typ string }{{"media", "dir"}, {"records", "sqlite"}} {
-		if sink, ok := sinks.NewConfig(s.typ); ok {
-			c.Sinks = append(c.Sinks, Sink{Name: s.name, Type: s.typ, Config: sink})
-		}
-	}
-	return c
 }
 
 // DefaultAccount is what an account in the file is decoded over.

@@ -22,6 +22,8 @@ type decoder struct {
 	file     string
 	getenv   func(string) (string, bool)
 	problems []*Error
+	// unset are those of values that need a variable which is not set, and may wait.
+	unset []*Error
 	// places maps paths to where their keys stand.
 	places map[string]place
 }
@@ -34,7 +36,11 @@ func placeOf(n ast.Node) place {
 }
 
 func (d *decoder) wrong(at place, path, format string, args ...any) {
-	d.problems = append(d.problems, &Error{File: d.file, Line: at.line, Column: at.column, Path: path, Problem: fmt.Sprintf(format, args...)})
+	d.problems = append(d.problems, d.problem(at, path, fmt.Sprintf(format, args...)))
+}
+
+func (d *decoder) problem(at place, path, problem string) *Error {
+	return &Error{File: d.file, Line: at.line, Column: at.column, Path: path, Problem: problem}
 }
 
 // find returns where path stands, or else what it is in.
@@ -134,7 +140,11 @@ func (d *decoder) scalar(n ast.Node, path, want string) (string, bool) {
 		d.wrong(placeOf(n), path, "must be %s, not a %s", want, shape(n))
 		return "", false
 	}
-	expanded, problem := expand(text, d.getenv)
+	expanded, problem, unset := expand(text, d.getenv)
+	if unset && deferred(path) {
+		d.unset = append(d.unset, d.problem(placeOf(n), path, problem))
+		return "", false
+	}
 	if problem != "" {
 		d.wrong(placeOf(n), path, "%s", problem)
 		return "", false
@@ -297,7 +307,7 @@ func (d *decoder) sinks(n ast.Node, out *[]Sink, path string) {
 		d.wrong(placeOf(n), path, "must be a list")
 		return
 	}
-	*out = nil
+	*out = []Sink{} // an empty list is no default
 	for i, item := range sequence.Values {
 		p := fmt.Sprintf("%s[%d]", path, i)
 		d.places[p] = placeOf(item)

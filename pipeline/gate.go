@@ -22,9 +22,11 @@ type gate struct {
 
 	mu       sync.Mutex
 	failures int
-	// since is when the first of the failures was, class is that of the latest.
-	since time.Time
-	class sinks.Class
+	// since is when the first of the failures was; latest is when the last one was, class
+	// its class and why what it said.
+	since, latest time.Time
+	class         sinks.Class
+	why           string
 	// next is when the sink is tried again while it is down, wait the time between.
 	next    time.Time
 	wait    time.Duration
@@ -57,9 +59,9 @@ func (g *gate) enter() pass {
 	return passProbe
 }
 
-// leave tells how the call ended: class is "" if it succeeded. after is how long
-// the sink wants to be left alone.
-func (g *gate) leave(p pass, class sinks.Class, after time.Duration) {
+// leave tells how the call ended: err is nil if it succeeded. class and after are those
+// of err: after is how long the sink wants to be left alone.
+func (g *gate) leave(p pass, class sinks.Class, after time.Duration, err error) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if p == passProbe {
@@ -71,7 +73,10 @@ func (g *gate) leave(p pass, class sinks.Class, after time.Duration) {
 			g.since, g.wait = g.now(), g.retry.ProbeFirst
 		}
 		g.failures++
-		g.class = class
+		g.class, g.latest = class, g.now()
+		if err != nil {
+			g.why = err.Error()
+		}
 		g.next = g.now().Add(max(after, g.wait))
 		if p == passProbe {
 			g.wait = min(2*g.wait, g.retry.ProbeMax)
@@ -94,6 +99,21 @@ func (g *gate) state() replica.Sink {
 	return replica.Sink{Since: g.since, Class: string(g.class)}
 }
 
+// untried is how long a sink that took no result counts as down though nobody tried it
+// again: an event that waits is tried sooner.
+const untried = 20 * time.Minute
+
+// trouble returns why the sink does not take results, or nil. It is nil, too, if there
+// was no result to try it with for a long time: then the sink's own check says more.
+func (g *gate) trouble() error {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.failures == 0 || g.now().Sub(g.latest) > untried {
+		return nil
+	}
+	return fmt.Errorf("has not taken results since %s: %s", g.since.UTC().Format(time.RFC3339), g.why)
+}
+
 // shut tells whether a call would not be let through now.
 func (g *gate) shut() bool {
 	g.mu.Lock()
@@ -105,6 +125,16 @@ func (g *gate) shut() bool {
 func (g *gate) errDown() error {
 	s := g.state()
 	return fmt.Errorf("has not taken results since %s", s.Since.UTC().Format(time.RFC3339))
+}
+
+// SinkTroubles returns, by name, why each sink does not take the results that it was last
+// given: nil for one that does. It asks nobody.
+func (w *Worker) SinkTroubles() map[string]error {
+	all := make(map[string]error, len(w.gates))
+	for name, g := range w.gates {
+		all[name] = g.trouble()
+	}
+	return all
 }
 
 // sinkDown tells whether results are kept away from a sink. One that may be tried is

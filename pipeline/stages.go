@@ -196,12 +196,13 @@ func (w *Worker) callSink(ctx context.Context, stage string, sink sinks.Sink, ca
 	}
 	// What a panic leaves behind counts as a failure.
 	class, after := sinks.ClassTransient, time.Duration(0)
-	defer func() { g.leave(p, class, after) }()
+	err := errPanic
+	defer func() { g.leave(p, class, after, err) }()
 	judge := judgeSink
 	if p == passProbe {
 		judge = never
 	}
-	err := w.cfg.Retry.try(ctx, func() error {
+	err = w.cfg.Retry.try(ctx, func() error {
 		err := call(ctx)
 		if err != nil {
 			class, _ := sinks.ClassOf(err)
@@ -220,6 +221,9 @@ func (w *Worker) callSink(ctx context.Context, stage string, sink sinks.Sink, ca
 	}
 	return &sinkError{sink: sink.Name(), class: class, after: after, err: err}
 }
+
+// errPanic is what a call of a sink ends with that does not return.
+var errPanic = errors.New("the call of the sink panicked")
 
 func never(error) again { return again{} }
 

@@ -8,7 +8,6 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
-	"runtime"
 	"sync/atomic"
 	"time"
 
@@ -84,6 +83,9 @@ func (a *app) connect(ctx context.Context) (*broker.Conn, error) {
 }
 
 func brokerConfig(cfg *config.Config, log *slog.Logger) (broker.Config, error) {
+	if err := cfg.Need("nats"); err != nil {
+		return broker.Config{}, err
+	}
 	password, err := cfg.NATS.ReadPassword()
 	return broker.Config{
 		URL:       cfg.NATS.URL,
@@ -113,23 +115,13 @@ func (a *app) ensureStreams(ctx context.Context, conn *broker.Conn) error {
 // closeQuietly ends a connection whose work is done and confirmed.
 func closeQuietly(conn *broker.Conn) { _ = conn.Close() }
 
-// openSinks opens every configured sink; conn is the process's connection to NATS.
-// On an error those already open are closed again.
-func openSinks(ctx context.Context, cfg *config.Config, policy *privacy.Policy, conn *broker.Conn, log *slog.Logger) (_ []sinks.Sink, err error) {
-	var open []sinks.Sink
-	defer func() {
-		if err != nil {
-			err = errors.Join(err, closeSinks(ctx, open))
-		}
-	}()
-	for _, s := range cfg.Sinks {
-		sink, err := s.Config.Open(ctx, sinks.Env{Name: s.Name, Policy: policy, Log: log.With("sink", s.Name), NATS: conn.NATS})
-		if err != nil {
-			return nil, fmt.Errorf("open sink %s: %w", s.Name, err)
-		}
-		open = append(open, sink)
+// openSink opens a sink in env, which it gives its name and its part of the log.
+func openSink(ctx context.Context, cfg *config.Config, s config.Sink, env sinks.Env) (sinks.Sink, error) {
+	if err := cfg.NeedSink(s.Name); err != nil {
+		return nil, err
 	}
-	return open, nil
+	env.Name, env.Log = s.Name, env.Log.With("sink", s.Name)
+	return s.Config.Open(ctx, env)
 }
 
 func closeSinks(ctx context.Context, open []sinks.Sink) error {
@@ -205,6 +197,9 @@ type observer func(ctx context.Context, stage string, took time.Duration)
 // newClient makes the client of an account with its keys; limiter and observe may be
 // nil. The returned function closes it.
 func newClient(cfg *config.Config, account config.Account, limiter faceid.Limiter, observe observer, log *slog.Logger) (*faceid.Client, func(), error) {
+	if err := cfg.NeedAccount(account.Name); err != nil {
+		return nil, nil, err
+	}
 	eidKey, err := openEIDKey(account.EID)
 	if err != nil {
 		return nil, nil, err
@@ -244,10 +239,18 @@ func credentials(account config.Account) func(context.Context) (faceid.Credentia
 
 // daemon is everything that runs together.
 type daemon struct {
-	cfg     *config.Config
-	log     *slog.Logger
+	cfg *config.Config
+	log *slog.Logger
+	// beside says that this process only looks, and may find a daemon at work: then
+	// neighbour is that one. Otherwise claim is the data folder's.
+	beside    bool
+	neighbour *neighbour
+	claim     *claim
+	// notes are what there is to say of steps that are well, by their names.
+	notes   map[string]string
 	conn    *broker.Conn
 	crew    *crew
+	admin   *telemetry.Admin
 	metrics *telemetry.Metrics
 	sinks   []sinks.Sink
 	spool   *spool.Spool
@@ -258,88 +261,17 @@ type daemon struct {
 	// accounts are the names of those in force: a reload changes them while
 	// /api/v1/status reads them.
 	accounts atomic.Pointer[[]string]
-	// limiters are those of the crew, for the metrics.
+	// limiters are those of the crew, for the metrics, and worker is its, for /readyz.
 	limiters atomic.Pointer[map[string]*limit.Limiter]
+	worker   atomic.Pointer[pipeline.Worker]
 	// startBy is when a start that waits for NATS gives up.
 	startBy time.Time
 	closers []func() error
 }
 
-// newDaemon opens everything the configuration names and starts nothing. The
-// caller closes it.
-func newDaemon(ctx context.Context, cfg *config.Config, log *slog.Logger) (_ *daemon, err error) {
-	d := &daemon{cfg: cfg, log: log, metrics: telemetry.New(), startBy: time.Now().Add(startWait)}
-	defer func() {
-		if err != nil {
-			err = errors.Join(err, d.close())
-		}
-	}()
-	d.serves(cfg)
-	b := thisBuild()
-	d.metrics.Build(b.Version, b.Commit, runtime.Version())
-	tracing, closeTracing, err := openTracing(ctx, cfg, log)
-	if err != nil {
-		return nil, err
-	}
-	d.tracing = tracing
-	d.closers = append(d.closers, closeTracing)
-	if err := d.openNATS(ctx); err != nil {
-		return nil, err
-	}
-	if d.spool, err = openSpool(cfg); err != nil {
-		return nil, err
-	}
-	d.closers = append(d.closers, d.spool.Close)
-	d.metrics.Spool(func() (int64, int64) {
-		usage := d.spool.Usage()
-		return usage.Bytes, usage.Quota
-	})
-	if d.policy, d.keys, err = preparePolicy(ctx, cfg); err != nil {
-		return nil, err
-	}
-	err = d.patiently(ctx, func() (err error) {
-		d.parking, err = openParking(ctx, cfg, d.conn.JS, d.policy)
-		return err
-	})
-	if err != nil {
-		return nil, err
-	}
-	if d.sinks, err = openSinks(ctx, cfg, d.policy, d.conn, log); err != nil {
-		return nil, err
-	}
-	d.closers = append(d.closers, func() error { return closeSinks(context.WithoutCancel(ctx), d.sinks) })
-	if err := d.settleKeyring(ctx); err != nil {
-		return nil, err
-	}
-	if d.crew, err = d.hire(cfg); err != nil {
-		return nil, err
-	}
-	d.limiters.Store(&d.crew.limiters)
-	d.metrics.Limiters(d.limits)
-	d.closers = append(d.closers, func() error { d.crew.close(); return nil })
-	return d, nil
-}
-
 // startWait is how long a daemon that starts waits for NATS: within the minute that the
 // chart's startup probe gives, for before that nobody answers it.
 const startWait = 45 * time.Second
-
-// openNATS opens the connection and makes sure of the streams.
-func (d *daemon) openNATS(ctx context.Context) error {
-	settings, err := brokerConfig(d.cfg, d.log)
-	if err != nil {
-		return err
-	}
-	return d.patiently(ctx, func() (err error) {
-		if d.conn == nil {
-			if d.conn, err = broker.Serve(ctx, settings); err != nil {
-				return err
-			}
-			d.closers = append(d.closers, d.conn.Close)
-		}
-		return event.EnsureStreams(ctx, d.conn.JS, d.cfg.NATS.Replicas)
-	})
-}
 
 // patiently repeats what needs NATS while that is away or not ready, until startWait is
 // over.
@@ -400,6 +332,12 @@ func (d *daemon) hire(cfg *config.Config) (*crew, error) {
 		return nil, err
 	}
 	return c, nil
+}
+
+// employ has metrics and /readyz look at a crew.
+func (d *daemon) employ(c *crew) {
+	d.limiters.Store(&c.limiters)
+	d.worker.Store(c.worker)
 }
 
 // limits are what the accounts' limiters do now.

@@ -54,9 +54,9 @@ func TestConfigCheckDurability(t *testing.T) {
 		replicas      int
 		want          []string
 	}{
-		{"as it comes", false, true, 1, []string{"one copy will be kept of FACEID, FACEID_PARKED, FACEID_DEAD, OBJ_FACEID_PARKED (nats.replicas is 1)", "acknowledges before it syncs to disk: set \"jetstream { sync_interval: always }\""}},
-		{"unseen", true, false, 3, []string{"give their monitoring endpoints as nats.monitor"}},
-		{"safe", true, true, 3, nil},
+		{"as it comes", false, true, 1, []string{"one copy (R1) is kept of FACEID, FACEID_PARKED, FACEID_DEAD, OBJ_FACEID_PARKED", "acknowledges before it syncs to disk: set \"jetstream { sync_interval: always }\""}},
+		{"unseen", true, false, 1, []string{"one copy", "give their monitoring endpoints as nats.monitor"}},
+		{"synchronous", true, true, 1, []string{"one copy"}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
@@ -67,7 +67,7 @@ func TestConfigCheckDurability(t *testing.T) {
 			s := newSite(t, "accounts:", fmt.Sprintf("nats: {url: %q, monitor: %q, replicas: %d}\naccounts:", url, monitor, tt.replicas))
 			found := s.found(exitDone)
 			found[checkWarning] = slices.DeleteFunc(found[checkWarning], func(one checked) bool { return one.Check != "durability" })
-			if len(found[checkOK]) != 6 || len(found[checkFailed]) != 0 || len(found[checkWarning]) != len(tt.want) {
+			if len(found[checkOK]) != 13 || len(found[checkFailed]) != 0 || len(found[checkWarning]) != len(tt.want) {
 				t.Fatalf("%+v", found)
 			}
 			_, stderr := s.command(exitDone, "config", "check")
@@ -87,15 +87,15 @@ func TestConfigCheckJSON(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
 	p := s.start()
-	if found := s.found(exitDone); len(found[checkOK]) != 6 || len(found) != 2 || len(found[checkWarning]) != 1 || found[checkWarning][0].Check != warnKeyring {
+	if found := s.found(exitDone); len(found[checkOK]) != 13 || len(found) != 2 || len(found[checkWarning]) != 1 || found[checkWarning][0].Check != warnKeyring {
 		t.Errorf("%+v", found)
 	}
 	p.stop()
 	s.write("config.yaml", strings.ReplaceAll(read(t, s.config), s.path("secret_key"), s.path("missing")))
-	if failed := s.found(exitFailed)[checkFailed]; len(failed) != 1 || failed[0].Check != "account main" || !strings.Contains(failed[0].Detail, "no such file") {
+	if failed := s.found(exitUsage)[checkFailed]; len(failed) != 1 || failed[0].Check != "account main" || !strings.Contains(failed[0].Detail, "no such file") {
 		t.Errorf("%+v", failed)
 	}
-	if stdout, _ := s.command(exitDone, "config", "check", "--static", "--json"); stdout != `{"check":"file","state":"ok"}`+"\n" {
+	if stdout, _ := s.command(exitDone, "config", "check", "--static", "--json"); stdout != fmt.Sprintf("{\"check\":\"configuration\",\"state\":\"ok\",\"detail\":%q}\n", s.config) {
 		t.Errorf("%s", stdout)
 	}
 }

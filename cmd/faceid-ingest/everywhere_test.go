@@ -262,7 +262,7 @@ func (w *world) holdsNone(places map[string][]byte, secrets []string) {
 func TestEverywhere(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	if stdout, _ := w.command(exitDone, "config", "check"); strings.Count(stdout, " ok\n") != 9 {
+	if stdout, _ := w.command(exitDone, "config", "check"); strings.Count(stdout, " ok\n") != 16 {
 		t.Fatalf("%s", stdout)
 	}
 	checks, secrets := w.publishMarked(24)

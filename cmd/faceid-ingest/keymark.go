@@ -225,7 +225,7 @@ func (d *daemon) makeKeyring(ctx context.Context, findings []keymark.Finding) (m
 		return false, err // a start makes none but its own
 	}
 	if err := unseen(findings); err != nil {
-		return false, fmt.Errorf("there is no keyring at %s, and whether one is needed cannot be seen, so none is made: %w; start again when it can be looked at", path, err)
+		return false, &laterError{fmt.Errorf("there is no keyring at %s, and whether one is needed cannot be seen, so none is made: %w; start again when it can be looked at", path, err)}
 	}
 	if made, err = d.keys.Create(); err != nil {
 		return false, &keyringError{err}
@@ -342,8 +342,7 @@ func (a *app) openPlaces(ctx context.Context, cfg *config.Config, policy *privac
 
 	places := []keymark.Place{nats}
 	for _, one := range cfg.Sinks {
-		env.Name = one.Name
-		sink, err := one.Config.Open(ctx, env)
+		sink, err := openSink(ctx, cfg, one, env)
 		if err != nil {
 			places = append(places, closedPlace{"sink " + one.Name, err})
 			continue
@@ -354,23 +353,4 @@ func (a *app) openPlaces(ctx context.Context, cfg *config.Config, policy *privac
 	closeConn := s.close
 	s.close = func() error { return errors.Join(closeSinks(context.WithoutCancel(ctx), s.sinks), closeConn()) }
 	return s, places
-}
-
-// probeKeyring tells whether the daemon would start with the keyring that is there, or
-// make one.
-func (a *app) probeKeyring(ctx context.Context, cfg *config.Config) (err error) {
-	policy, keys, err := preparePolicy(ctx, cfg)
-	if err != nil {
-		return err
-	}
-	s, places := a.openPlaces(ctx, cfg, policy)
-	defer func() { err = errors.Join(err, s.close()) }()
-	if err := refusal(cfg, keys, keymark.Examine(ctx, keys, places)); err != nil {
-		return err
-	}
-	if !keys.Made() && cfg.Privacy.KeyringFile != "" {
-		_, err := openKeyringFile(ctx, cfg) // says that it is missing
-		return err
-	}
-	return nil
 }

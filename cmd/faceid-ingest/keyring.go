@@ -52,6 +52,9 @@ func keyringWrapper(cfg *config.Config) privacy.Wrapper {
 }
 
 func (k keyringKMS) client() (*faceid.KMS, error) {
+	if err := k.cfg.Need("privacy.kms"); err != nil {
+		return nil, err
+	}
 	c := k.cfg.Privacy.KMS
 	return faceid.NewKMS(faceid.KMSConfig{
 		Endpoint: c.Endpoint, Region: c.Region, KeyID: c.KeyID, Timeout: k.cfg.Worker.Timeout.Duration(),

@@ -132,3 +132,17 @@ func (f *eidKeyFile) key() (*envelope.PrivateKey, error) {
 	f.parsed, f.digest = key, digest
 	return key, nil
 }
+
+// tryEncryption makes one key as a request would, where KMS makes them.
+func tryEncryption(ctx context.Context, cfg *config.Config, account config.Account) error {
+	if account.Encryption.KMSKeyID == "" {
+		return nil
+	}
+	encryption, closeEncryption, err := openEncryption(cfg, account)
+	if err != nil {
+		return err
+	}
+	defer closeEncryption()
+	_, err = encryption.Session(ctx)
+	return err
+}

@@ -4,10 +4,13 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"os/signal"
+	"sync"
 	"syscall"
 
 	"github.com/alecthomas/kong"
@@ -17,7 +20,7 @@ import (
 
 // cli is the command line.
 type cli struct {
-	Config string `short:"c" type:"path" predictor:"file" placeholder:"FILE" env:"FACEID_INGEST_CONFIG" help:"Configuration file. Without one the embedded default is used: NATS in this process, results under ./data."`
+	Config string `short:"c" type:"path" predictor:"file" placeholder:"FILE" env:"FACEID_INGEST_CONFIG" help:"Configuration file. Without one it is /etc/faceid-ingest/config.yaml, if that is there, or else the embedded default: NATS in this process, results under ./data."`
 
 	ShowVersion kong.VersionFlag `name:"version" help:"Print the version."`
 
@@ -46,7 +49,11 @@ type cli struct {
 type app struct {
 	stdout, stderr io.Writer
 	stdin          io.Reader
-	configFile     string
+	// configFile is empty for the embedded default.
+	configFile string
+	// unnamed says that nobody named the file; once guards finding it.
+	unnamed bool
+	once    sync.Once
 }
 
 // loadConfig reads the configuration for a command that may write to what it names
@@ -60,13 +67,55 @@ func (a *app) loadConfig() (*config.Config, error) {
 	return cfg, refuseForeign(cfg)
 }
 
-// readConfig reads the configuration, or takes the embedded default. It is enough for
-// commands that open nothing, or NATS alone.
+// systemConfig is the configuration of a machine, which is used where none is named.
+var systemConfig = "/etc/faceid-ingest/config.yaml"
+
+// findConfig takes the configuration of the machine where none is named.
+func (a *app) findConfig() {
+	if a.configFile != "" {
+		return
+	}
+	// One that cannot be looked at is there as well: its error is better than another
+	// configuration.
+	if _, err := os.Stat(systemConfig); !errors.Is(err, fs.ErrNotExist) {
+		a.configFile = systemConfig
+	}
+	a.unnamed = true
+}
+
+// configName names the configuration that is used.
+func (a *app) configName() string {
+	if a.configFile == "" {
+		return "embedded default"
+	}
+	return a.configFile
+}
+
+// loadWhole reads the configuration for "run" and "config check", which need all of it
+// and say themselves which it is.
+func (a *app) loadWhole() (*config.Config, error) {
+	a.once.Do(a.findConfig)
+	return a.loadBy(config.Load)
+}
+
+// readConfig reads the configuration for a command that uses parts of it only: a variable
+// that is not set is told of where it is needed. It is enough for commands that open
+// nothing, or NATS alone. One that was not named is told.
 func (a *app) readConfig() (*config.Config, error) {
+	a.once.Do(func() {
+		if a.findConfig(); a.unnamed {
+			_, _ = fmt.Fprintf(a.stderr, "configuration: %s\n", a.configName())
+		}
+	})
+	return a.loadBy(config.LoadParts)
+}
+
+// loadBy takes the embedded default where there is no file.
+func (a *app) loadBy(load func(path string) (*config.Config, error)) (*config.Config, error) {
 	if a.configFile == "" {
 		return config.Default(), nil
 	}
-	return config.Load(a.configFile)
+	return load(a.configFile)
 }
 
 func main() {

@@ -129,7 +129,7 @@ func TestConfigCheck(t *testing.T) {
 	}
 	s.write("media/../blocked", "")
 	s.write("config.yaml", strings.ReplaceAll(read(t, s.config), s.path("media"), s.path("blocked/media")))
-	stdout, stderr := s.command(exitFailed, "config", "check")
+	stdout, stderr := s.command(exitUsage, "config", "check")
 	if !strings.Contains(stdout, "secret_key: no such file") || !strings.Contains(stdout, "not a directory") || !strings.Contains(stderr, "2 problems found") {
 		t.Errorf("%s%s", stdout, stderr)
 	}
@@ -153,11 +153,11 @@ func TestConfigCheckOnline(t *testing.T) {
 	}
 	check(exitDone, "account main, enhanced online ok\naccount main, eid online ok\n")
 	check(exitDone, "account main, keys       ok\n", "--product", "eid", "--token", person.Token)
-	check(exitFailed, "the service does not know this token", "--product", "eid", "--token", "another")
+	check(exitUsage, "the service does not know this token", "--product", "eid", "--token", "another")
 
 	lift := s.api.Fail(faceidtest.Fault{Code: "AuthFailure.UnauthorizedOperation"})
-	check(exitFailed, "must allow faceid:GetDetectInfoEnhanced")
-	check(exitFailed, "must allow faceid:GetEidResult")
+	check(exitUsage, "must allow faceid:GetDetectInfoEnhanced")
+	check(exitUsage, "must allow faceid:GetEidResult")
 	lift()
 
 	stranger, err := envelopetest.GenerateMerchant()
@@ -165,13 +165,13 @@ func TestConfigCheckOnline(t *testing.T) {
 		t.Fatal(err)
 	}
 	s.write("CAkey.pem", string(stranger.PEM()))
-	check(exitFailed, "eid.private_key_file is not the key that the merchant registered", "--product", "eid", "--token", person.Token)
+	check(exitUsage, "eid.private_key_file is not the key that the merchant registered", "--product", "eid", "--token", person.Token)
 	s.write("sm4.txt", string(stranger.PublicPEM()))
-	check(exitFailed, "check encryption.public_key_file and encryption.algorithm")
+	check(exitUsage, "check encryption.public_key_file and encryption.algorithm")
 	s.write("secret_key", "wrong-key")
-	check(exitFailed, "AuthFailure.SignatureFailure: the signature is wrong: check secret_key")
+	check(exitUsage, "AuthFailure.SignatureFailure: the signature is wrong: check secret_key")
 	s.write("config.yaml", strings.Replace(read(t, s.config), s.api.URL(), "http://127.0.0.1:1", 1))
-	check(exitFailed, "connection refused")
+	check(exitUsage, "connection refused")
 	if _, stderr := s.command(exitUsage, "config", "check", "--token", "x"); !strings.Contains(stderr, "--token is for --online") {
 		t.Error(stderr)
 	}

@@ -22,8 +22,17 @@ const noToken = "faceid-ingest-config-check" //nolint:gosec // it opens nothing
 // one, which shows that the keys are. Without such a token the service need not
 // look at the keys.
 func (c *configCheckCmd) onlineProbes(cfg *config.Config) ([]probe, error) {
+	accounts := cfg.Accounts
+	if c.Account != "" {
+		only, err := pickAccount(cfg, c.Account)
+		if err != nil {
+			return nil, err
+		}
+		accounts = []config.Account{only}
+	}
+
 	var list []probe
-	for _, account := range cfg.Accounts {
+	for _, account := range accounts {
 		for _, product := range productsOf(account) {
 			list = append(list, probe{fmt.Sprintf("account %s, %s online", account.Name, product), func(ctx context.Context) error {
 				err := pullNothing(ctx, cfg, account, product, noToken)

@@ -48,7 +48,7 @@ func (d *daemon) work(ctx context.Context, r *reloader) error {
 		// Whatever comes, close finds the crew that is there.
 		served := accountNames(d.cfg)
 		d.crew, d.cfg, now = next, cfg, coming
-		d.limiters.Store(&next.limiters)
+		d.employ(next)
 		d.serves(cfg)
 		for _, name := range served {
 			if !slices.Contains(accountNames(cfg), name) {

@@ -17,19 +17,18 @@ import (
 type runCmd struct{}
 
 func (c *runCmd) Run(ctx context.Context, a *app) error {
-	cfg, err := a.readConfig()
+	cfg, err := a.loadWhole()
 	if err != nil {
 		return err
-	}
-	if len(cfg.Accounts) == 0 {
-		return usagef("no account is configured, so there is nothing to ingest: \"faceid-ingest config example\" shows how to add one, \"faceid-ingest demo\" needs none")
 	}
 	if err := refuseForDaemon(cfg); err != nil {
 		return err
 	}
+
 	level := new(slog.LevelVar)
 	log := newLogger(cfg.Log, level, a.stderr)
 	speakBy(log)
+	log.Info("configuration", "from", a.configName())
 	d, err := newDaemon(ctx, cfg, log)
 	if err != nil && ctx.Err() != nil {
 		log.Info("faceid-ingest was stopped before it was running", "error", err)
@@ -37,7 +36,7 @@ func (c *runCmd) Run(ctx context.Context, a *app) error {
 	}
 	if err == nil {
 		logWarnings(log, warningsOf(cfg, a.configFile))
-		err = errors.Join(d.run(ctx, &reloader{load: a.readConfig, level: level}), d.close())
+		err = errors.Join(d.run(ctx, &reloader{load: a.loadWhole, level: level}), d.close())
 	}
 	return told(log, err)
 }
@@ -60,13 +59,9 @@ func told(log *slog.Logger, err error) error {
 // run serves until ctx is done.
 func (d *daemon) run(ctx context.Context, reload *reloader) error {
 	group, ctx := errgroup.WithContext(ctx)
-	if d.cfg.HTTP.Admin != "" {
-		admin, err := telemetry.Listen(ctx, d.adminConfig())
-		if err != nil {
-			return err
-		}
-		d.log.Info("admin endpoint", "address", admin.URL())
-		group.Go(func() error { return admin.Serve(ctx) })
+	if d.admin != nil {
+		d.log.Info("admin endpoint", "address", d.admin.URL())
+		group.Go(func() error { return d.admin.Serve(ctx) })
 	}
 	b := thisBuild()
 	d.log.Info("faceid-ingest is running", "version", b.Version, "commit", b.Commit, "nats", d.cfg.NATS.URL,
@@ -91,6 +86,7 @@ func (d *daemon) adminConfig() telemetry.AdminConfig {
 		Pprof:     h.Pprof,
 		Metrics:   d.metrics,
 		Checks:    d.checks(),
+		Known:     d.known,
 		Status: func(ctx context.Context) (any, error) {
 			return pipeline.ReadStatus(ctx, d.conn.JS, *d.accounts.Load())
 		},
@@ -104,18 +100,24 @@ func (d *daemon) serves(cfg *config.Config) {
 	d.accounts.Store(&names)
 }
 
-// checks are the parts of /readyz.
+// checks look at each sink, for /readyz: whether it could take a result.
 func (d *daemon) checks() map[string]telemetry.Check {
-	checks := map[string]telemetry.Check{
-		"nats": func(context.Context) error {
-			if status := d.conn.NATS.Status(); status != nats.CONNECTED {
-				return fmt.Errorf("connection is %s", status)
-			}
-			return nil
-		},
-	}
+	checks := map[string]telemetry.Check{}
 	for _, s := range d.sinks {
 		checks["sink "+s.Name()] = s.Check
 	}
 	return checks
+}
+
+// known is what the daemon knows without asking anybody: how the connection is, and what
+// became of the results that were last given to the sinks.
+func (d *daemon) known() map[string]error {
+	known := map[string]error{"nats": nil}
+	if status := d.conn.NATS.Status(); status != nats.CONNECTED {
+		known["nats"] = fmt.Errorf("connection is %s", status)
+	}
+	for name, err := range d.worker.Load().SinkTroubles() {
+		known["sink "+name] = err
+	}
+	return known
 }

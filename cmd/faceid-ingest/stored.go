@@ -65,7 +65,7 @@ func (a *app) openWhatOpens(ctx context.Context) (*store, map[string]error, erro
 	s.close = func() error { return errors.Join(closeSinks(context.WithoutCancel(ctx), s.sinks), conn.Close()) }
 	failed := map[string]error{}
 	for _, one := range cfg.Sinks {
-		sink, err := one.Config.Open(ctx, sinks.Env{Name: one.Name, Policy: policy, Log: slog.New(slog.DiscardHandler), NATS: conn.NATS})
+		sink, err := openSink(ctx, cfg, one, sinks.Env{Policy: policy, Log: slog.New(slog.DiscardHandler), NATS: conn.NATS})
 		if err != nil {
 			failed[one.Name] = err
 			continue
@@ -94,7 +94,7 @@ func (a *app) openRecords(ctx context.Context, name string) (*store, sinks.Recor
 		if name != "" && name != s.Name {
 			continue
 		}
-		sink, err := s.Config.Open(ctx, sinks.Env{Name: s.Name, Policy: policy, Log: slog.New(slog.DiscardHandler)})
+		sink, err := openSink(ctx, cfg, s, sinks.Env{Policy: policy, Log: slog.New(slog.DiscardHandler)})
 		if err != nil {
 			failed = append(failed, fmt.Errorf("open sink %s: %w", s.Name, err))
 			continue

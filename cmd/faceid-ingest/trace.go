@@ -19,6 +19,9 @@ import (
 // openTracing opens tracing as the configuration says. The returned function delivers
 // what is left, within seconds; ctx may be done by then.
 func openTracing(ctx context.Context, cfg *config.Config, log *slog.Logger) (trace.TracerProvider, func() error, error) {
+	if err := cfg.Need("tracing"); err != nil {
+		return nil, nil, err
+	}
 	provider, shutdown, err := telemetry.OpenTracing(ctx, telemetry.TracingConfig{
 		Endpoint:    cfg.Tracing.Endpoint,
 		HeadersFile: cfg.Tracing.HeadersFile,

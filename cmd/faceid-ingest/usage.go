@@ -59,6 +59,7 @@ func exitCode(ctx context.Context, err error, stderr io.Writer) int {
 		usage   *usageError
 		foreign *ownerError
 		keyring *keyringError
+		lasting *unusableError
 	)
 	switch {
 	case err == nil:
@@ -78,6 +79,9 @@ func exitCode(ctx context.Context, err error, stderr io.Writer) int {
 		_, _ = fmt.Fprintln(stderr, "faceid-ingest:", err)
 		if hint := foreignHint(err); hint != "" {
 			_, _ = fmt.Fprintln(stderr, "faceid-ingest:", hint)
+		}
+		if errors.As(err, &lasting) {
+			return exitUsage
 		}
 		return exitFailed
 	}

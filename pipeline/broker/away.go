@@ -6,6 +6,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"syscall"
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
@@ -46,5 +47,10 @@ func IsAway(err error) bool {
 		}
 	}
 	var network net.Error
-	return errors.As(err, &network) && tlsHint(err) == ""
+	if !errors.As(err, &network) || tlsHint(err) != "" {
+		return false
+	}
+	// An error of a file looks like one of a network: both are of the system.
+	system, bare := network.(syscall.Errno)
+	return !bare || system.Temporary() || system.Timeout()
 }

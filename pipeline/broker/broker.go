@@ -12,6 +12,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"net"
 	"time"
@@ -53,6 +54,8 @@ type Conn struct {
 	NATS *nats.Conn
 	JS   jetstream.JetStream
 
+	// at is where the server is, for messages.
+	at       string
 	closed   chan struct{}
 	embedded *embedded
 	// joined says that another process runs the embedded server.
@@ -97,7 +100,7 @@ func Serve(ctx context.Context, cfg Config) (*Conn, error) {
 	if cfg.URL != Embedded {
 		return dial(cfg, cfg.URL, nil)
 	}
-	server, err := startEmbedded(ctx, cfg.Dir, waitForAnother)
+	server, err := startEmbedded(ctx, cfg.Dir, waitForAnother(cfg.Log))
 	if err != nil {
 		return nil, err
 	}
@@ -114,7 +117,7 @@ func dialEmbedded(cfg Config, server *embedded) (*Conn, error) {
 }
 
 func dial(cfg Config, url string, server *embedded, options ...nats.Option) (*Conn, error) {
-	c := &Conn{closed: make(chan struct{}), embedded: server}
+	c := &Conn{at: redactURL(url), closed: make(chan struct{}), embedded: server}
 	options = append(options,
 		nats.Name(cfg.Name),
 		nats.Timeout(connectWait),
@@ -149,7 +152,7 @@ func dial(cfg Config, url string, server *embedded, options ...nats.Option) (*Co
 	}
 	nc, err := nats.Connect(url, options...)
 	if err != nil {
-		return nil, fmt.Errorf("connect to NATS at %s: %w%s", redactURL(url), err, tlsHint(err))
+		return nil, fmt.Errorf("connect to NATS at %s: %w%s", redactURL(url), err, connectHint(err))
 	}
 	js, err := jetstream.New(nc)
 	if err != nil {
@@ -160,15 +163,65 @@ func dial(cfg Config, url string, server *embedded, options ...nats.Option) (*Co
 	return c, nil
 }
 
+// connectHint says what to do about a connection that could not be made; "" if nothing
+// better is known than the error.
+func connectHint(err error) string {
+	if hint := tlsHint(err); hint != "" {
+		return hint
+	}
+	var network net.Error
+	switch {
+	case errors.Is(err, nats.ErrAuthorization), errors.Is(err, nats.ErrAuthExpired), errors.Is(err, nats.ErrAuthRevoked),
+		errors.Is(err, nats.ErrAccountAuthExpired):
+		return ": the server refuses the login: check nats.user and nats.password_file, or nats.creds_file, against the server's users"
+	case errors.Is(err, fs.ErrNotExist), errors.Is(err, fs.ErrPermission):
+		return ": make the file readable, or name another"
+	case errors.Is(err, nats.ErrNoServers):
+		return ": nobody answers there: check nats.url, that the server runs, and the firewall"
+	case errors.Is(err, nats.ErrTimeout), errors.As(err, &network) && network.Timeout():
+		return ": what listens there says nothing: check that nats.url leads to a NATS server, and its port"
+	}
+	return ""
+}
+
+// Explain says what to do about an error of JetStream, beside what it says itself. A
+// missing right is told by the server apart from the request, which is just not answered.
+func (c *Conn) Explain(err error) error {
+	var api *jetstream.APIError
+	last := c.NATS.LastError()
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, nats.ErrJetStreamNotEnabled), errors.Is(err, nats.ErrJetStreamNotEnabledForAccount),
+		errors.Is(err, jetstream.ErrJetStreamNotEnabled), errors.Is(err, jetstream.ErrJetStreamNotEnabledForAccount),
+		errors.Is(err, nats.ErrNoResponders):
+		return fmt.Errorf("NATS at %s: %w: enable JetStream there, for the account of this user, too", c.at, err)
+	case errors.Is(err, context.DeadlineExceeded) || errors.Is(err, nats.ErrTimeout):
+		if errors.Is(last, nats.ErrPermissionViolation) {
+			return fmt.Errorf("NATS at %s: %w: the user lacks a right: %w", c.at, err, last)
+		}
+		return fmt.Errorf("NATS at %s: %w: JetStream does not answer: look at the server and its disks; the user may lack the right to publish on $JS.API.> or to subscribe to _INBOX.>", c.at, err)
+	case errors.As(err, &api):
+		return fmt.Errorf("NATS at %s: %w", c.at, err)
+	}
+	return err
+}
+
 // tlsHint says what to look at when the two sides do not trust each other. With
 // TLS 1.3 a server refuses a client's certificate when the client thinks the
 // handshake is over, so that all it may see is a closed connection.
 func tlsHint(err error) string {
 	var stranger x509.UnknownAuthorityError
+	var name x509.HostnameError
+	var invalid x509.CertificateInvalidError
 	var alert *net.OpError
 	switch {
 	case errors.As(err, &stranger):
 		return ": check nats.tls.ca"
+	case errors.As(err, &name):
+		return ": the server's certificate is for another name: connect by that one (nats.url), or have the certificate name this one"
+	case errors.As(err, &invalid):
+		return ": the server's certificate is not valid: have it renewed, and check the clocks"
 	case errors.Is(err, nats.ErrTLS), errors.As(err, &alert) && alert.Op == "remote error": // a TLS alert
 		return ": the server may want a client certificate that it trusts, check nats.tls.cert and nats.tls.key"
 	}

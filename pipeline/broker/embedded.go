@@ -6,10 +6,12 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net/url"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/nats-io/nats-server/v2/server"
@@ -50,8 +52,16 @@ type whenBusy func(address) error
 // joinAnother returns a *busyError with the address.
 func joinAnother(a address) error { return &busyError{a} }
 
-// waitForAnother has the caller wait.
-func waitForAnother(address) error { return nil }
+// waitForAnother has the caller wait, and says so once.
+func waitForAnother(log *slog.Logger) whenBusy {
+	var once sync.Once
+	return func(address) error {
+		once.Do(func() {
+			log.Warn("a command, or another daemon, runs the embedded NATS server: waiting until it ends", "for", startWait.String())
+		})
+		return nil
+	}
+}
 
 // startEmbedded starts the server of dir.
 func startEmbedded(ctx context.Context, dir string, busy whenBusy) (*embedded, error) {

@@ -7,10 +7,13 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net"
 	"net/http"
 	"net/http/pprof"
+	"strings"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus/promhttp"
@@ -23,6 +26,9 @@ type Check func(ctx context.Context) error
 const (
 	// checkWait bounds all checks of one readiness request together.
 	checkWait = 5 * time.Second
+	// checkEvery is how long what they found is good for: anybody may ask, and a check
+	// may cost a database or a bucket something.
+	checkEvery = 10 * time.Second
 	// statusWait bounds the reading of the status.
 	statusWait = 20 * time.Second
 	// answerWait bounds one answer; a CPU profile takes half of it.
@@ -42,8 +48,12 @@ type AdminConfig struct {
 	Pprof bool
 	// Metrics are what /metrics shows.
 	Metrics *Metrics
-	// Checks are run at every request of /readyz, named in its answer.
+	// Checks are what /readyz looks at, named in its answer. Whoever asks how often, they
+	// run once in ten seconds at most.
 	Checks map[string]Check
+	// Known returns what is known already of parts of the daemon, those in Checks and
+	// others: nil, or why it is not ready. It is asked at each request; may be nil.
+	Known func() map[string]error
 	// Status returns what /api/v1/status shows, as JSON.
 	Status func(ctx context.Context) (any, error)
 	Log    *slog.Logger
@@ -66,18 +76,25 @@ func Listen(ctx context.Context, cfg AdminConfig) (*Admin, error) {
 	}
 	var config net.ListenConfig
 	listener, err := config.Listen(ctx, "tcp", cfg.Address)
+	if errors.Is(err, syscall.EADDRINUSE) {
+		return nil, fmt.Errorf("open the admin endpoint (http.admin): %w: another program, or another daemon, has the port: stop it, or choose another", err)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("open the admin endpoint (http.admin): %w", err)
 	}
-	scheme := "http"
-	if g.certificates != nil {
+	handler, scheme := newAdminMux(cfg, g), "http"
+	switch at, _ := listener.Addr().(*net.TCPAddr); {
+	case g.certificates != nil:
+		// Who is asked for is in the certificate.
 		listener, scheme = tls.NewListener(listener, g.certificates.server()), "https"
+	case at != nil && at.IP.IsLoopback():
+		handler = onlyLoopback(cfg.Address, handler)
 	}
 	return &Admin{
 		listener: listener,
 		scheme:   scheme,
 		server: &http.Server{
-			Handler:           newAdminMux(cfg, g),
+			Handler:           handler,
 			ReadHeaderTimeout: 5 * time.Second,
 			ReadTimeout:       10 * time.Second,
 			WriteTimeout:      answerWait,
@@ -90,7 +107,7 @@ func Listen(ctx context.Context, cfg AdminConfig) (*Admin, error) {
 func newAdminMux(cfg AdminConfig, g *guard) http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { _, _ = fmt.Fprintln(w, "ok") })
-	mux.Handle("GET /readyz", &readyz{checks: cfg.Checks, guard: g})
+	mux.Handle("GET /readyz", &readyz{checks: cfg.Checks, known: cfg.Known, guard: g})
 	mux.Handle("GET /metrics", g.only(promhttp.HandlerFor(cfg.Metrics.registry, promhttp.HandlerOpts{EnableOpenMetrics: true, MaxRequestsInFlight: 8})))
 	mux.Handle("GET /api/v1/status", g.only(&status{read: cfg.Status}))
 	if cfg.Pprof {
@@ -102,8 +119,41 @@ func newAdminMux(cfg AdminConfig, g *guard) http.Handler {
 	return mux
 }
 
+// onlyLoopback refuses requests that name another host than this machine or the
+// configured one: a page of a browser here, whose name was made to lead here (DNS
+// rebinding), could read the answer otherwise.
+func onlyLoopback(address string, next http.Handler) http.Handler {
+	configured, _, _ := net.SplitHostPort(address)
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		host := r.Host
+		if name, _, err := net.SplitHostPort(host); err == nil {
+			host = name
+		}
+		host = strings.Trim(host, "[]")
+		ip := net.ParseIP(host)
+		switch {
+		case host == "", strings.EqualFold(host, "localhost"), strings.EqualFold(host, configured), ip != nil && ip.IsLoopback():
+			next.ServeHTTP(w, r)
+		default:
+			http.Error(w, "this endpoint is for this machine only: ask for it as localhost or 127.0.0.1, or name the host in http.admin", http.StatusMisdirectedRequest)
+		}
+	})
+}
+
 // URL returns where the endpoint listens.
-func (a *Admin) URL() string { return a.scheme + "://" + a.listener.Addr().String() }
+func (a *Admin) URL() string { return a.scheme + "://" + a.Address() }
+
+// Address returns host and port where the endpoint listens.
+func (a *Admin) Address() string { return a.listener.Addr().String() }
+
+// Close ends the endpoint, whether it serves or not.
+func (a *Admin) Close() error {
+	err := errors.Join(a.server.Close(), a.listener.Close())
+	if errors.Is(err, net.ErrClosed) {
+		return nil
+	}
+	return err
+}
 
 // Serve answers requests until ctx is done.
 func (a *Admin) Serve(ctx context.Context) error {
@@ -123,18 +173,38 @@ type readiness struct {
 	Checks map[string]string `json:"checks,omitempty"`
 }
 
-// readyz runs the checks. Requests at the same time share one run: anybody may ask,
-// and a check may cost a database something.
+// readyz answers from what is known, and from checks that are made at most once in
+// checkEvery. Requests at the same time share one run.
 type readyz struct {
 	checks map[string]Check
+	known  func() map[string]error
 	guard  *guard
 	flight singleflight.Group
+
+	mu   sync.Mutex
+	last map[string]error
+	at   time.Time
 }
 
 // ServeHTTP answers with 200, or 503 if something is not ready.
 func (z *readyz) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	ran, _, _ := z.flight.Do("", func() (any, error) { return z.run(r), nil })
-	answer, _ := ran.(readiness)
+	parts := maps.Clone(z.latest(r.Context()))
+	if z.known != nil {
+		for name, err := range z.known() {
+			// A check that fails is newer than a result that got in.
+			if err != nil || parts[name] == nil {
+				parts[name] = err
+			}
+		}
+	}
+	answer := readiness{Ready: true, Checks: make(map[string]string, len(parts))}
+	for name, err := range parts {
+		answer.Checks[name] = "ok"
+		if err != nil {
+			answer.Ready, answer.Checks[name] = false, err.Error()
+		}
+	}
+
 	code := http.StatusOK
 	if !answer.Ready {
 		code = http.StatusServiceUnavailable
@@ -145,11 +215,31 @@ func (z *readyz) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	writeJSON(w, code, answer)
 }
 
+// latest returns what the checks found last, and runs them if that is too long ago.
+func (z *readyz) latest(ctx context.Context) map[string]error {
+	z.mu.Lock()
+	last, at := z.last, z.at
+	z.mu.Unlock()
+	if last != nil && time.Since(at) < checkEvery {
+		return last
+	}
+
+	ran, _, _ := z.flight.Do("", func() (any, error) {
+		found := z.run(ctx)
+		z.mu.Lock()
+		defer z.mu.Unlock()
+		z.last, z.at = found, time.Now()
+		return found, nil
+	})
+	found, _ := ran.(map[string]error)
+	return found
+}
+
 // run does not end with the request that came first: others wait for the answer, too.
-func (z *readyz) run(r *http.Request) readiness {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(r.Context()), checkWait)
+func (z *readyz) run(ctx context.Context) map[string]error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), checkWait)
 	defer cancel()
-	answer := readiness{Ready: true, Checks: make(map[string]string, len(z.checks))}
+	found := make(map[string]error, len(z.checks))
 	var mu sync.Mutex
 	var group sync.WaitGroup
 	for name, check := range z.checks {
@@ -157,14 +247,11 @@ func (z *readyz) run(r *http.Request) readiness {
 			err := check(ctx)
 			mu.Lock()
 			defer mu.Unlock()
-			answer.Checks[name] = "ok"
-			if err != nil {
-				answer.Ready, answer.Checks[name] = false, err.Error()
-			}
+			found[name] = err
 		})
 	}
 	group.Wait()
-	return answer
+	return found
 }
 
 // status shows what read returns. Requests at the same time share one reading.

@@ -118,24 +118,6 @@ func (e *endpoint) ready() (int, readiness) {
 	return code, answer
 }
 
-func TestReadiness(t *testing.T) {
-	var broken error
-	e := serve(t, telemetry.AdminConfig{Checks: map[string]telemetry.Check{
-		"nats":       func(context.Context) error { return nil },
-		"sink media": func(context.Context) error { return broken },
-	}})
-	if code, answer := e.ready(); code != http.StatusOK || !answer.Ready || answer.Checks["nats"] != "ok" || answer.Checks["sink media"] != "ok" {
-		t.Errorf("%d %+v", code, answer)
-	}
-	broken = errors.New("the folder is read-only")
-	if code, answer := e.ready(); code != http.StatusServiceUnavailable || answer.Ready || answer.Checks["nats"] != "ok" || answer.Checks["sink media"] != "the folder is read-only" {
-		t.Errorf("%d %+v", code, answer)
-	}
-	if code, body := e.get("/healthz"); code != http.StatusOK || body != "ok\n" {
-		t.Errorf("a daemon that waits for a sink is alive: %d %s", code, body)
-	}
-}
-
 const (
 	rightToken = "0123456789abcdef-right"
 	nextToken  = "0123456789abcdef-next"

@@ -53,6 +53,23 @@ func (b *bucket) exists(ctx context.Context) error {
 	return err
 }
 
+// locks asks whether objects can be locked. Whoever may not ask learns it when the first
+// object is locked.
+func (b *bucket) locks(ctx context.Context) error {
+	lock, _, err := b.sdk.Bucket.GetObjectLockConfiguration(ctx)
+	if err != nil && !cos.IsNotFoundError(bare(err)) {
+		err = b.fail("GetBucketObjectLockConfiguration", err)
+		if errors.Is(err, errForbidden) {
+			return nil
+		}
+		return err
+	}
+	if err != nil || lock.ObjectLockEnabled != "Enabled" {
+		return fmt.Errorf("%s: it has no object lock, so nothing can be kept from being removed: enable object lock for the bucket, or take retention out", b)
+	}
+	return nil
+}
+
 // stat is what COS says of an object.
 type stat struct {
 	size int64

@@ -124,8 +124,9 @@ func (s *Sink) Close(context.Context) error {
 // probePrefix begins the keys of the objects that Check writes.
 const probePrefix = ".check-"
 
-// Check implements sinks.Sink: it asks for the bucket, and writes, reads and removes
-// a small object with the headers that assets have.
+// Check implements sinks.Sink: it asks for the bucket, and for its object lock where
+// objects are to be locked, and writes, reads and removes a small object with the headers
+// that assets have.
 func (s *Sink) Check(ctx context.Context) error {
 	if err := ctx.Err(); err != nil {
 		return err
@@ -139,6 +140,11 @@ func (s *Sink) Check(ctx context.Context) error {
 func (s *Sink) check(ctx context.Context) (err error) {
 	if err := s.archive.exists(ctx); err != nil {
 		return err
+	}
+	if s.cfg.Retention.Mode != "" {
+		if err := s.archive.locks(ctx); err != nil {
+			return err
+		}
 	}
 	key, body := probePrefix+rand.Text(), []byte("faceid-ingest looks whether it may write here\n")
 	version, err := s.archive.putSmall(ctx, key, body, s.headers(object{contentType: "text/plain"}))
@@ -158,4 +164,16 @@ func (s *Sink) check(ctx context.Context) (err error) {
 		return fmt.Errorf("%s: an object came back with other bytes", s.archive)
 	}
 	return nil
+}
+
+// CheckSource tells whether the sink could take assets from a bucket that FaceID wrote
+// them into: it asks for an object that is not there. The error says in words what is
+// wrong and what to do.
+func (s *Sink) CheckSource(ctx context.Context, name, region string) error {
+	from := s.links.bucket(name, region, s.links.source)
+	_, _, err := from.getSmall(ctx, probePrefix+rand.Text(), 1)
+	if errors.Is(err, errNoObject) {
+		return nil
+	}
+	return err
 }

@@ -171,7 +171,7 @@ func fromRole(client *http.Client, endpoint, role string) func(context.Context) 
 // policy is what keys from STS may do at most: what this sink does. What the keys
 // they are made of may not, they may not either.
 const policy = `{"version":"2.0","statement":[{"effect":"allow","action":[` +
-	`"name/cos:HeadBucket","name/cos:GetBucket","name/cos:GetBucketObjectVersions","name/cos:ListMultipartUploads",` +
+	`"name/cos:HeadBucket","name/cos:GetBucket","name/cos:GetBucketObjectVersions","name/cos:GetBucketObjectLockConfiguration","name/cos:ListMultipartUploads",` +
 	`"name/cos:HeadObject","name/cos:GetObject","name/cos:PutObject","name/cos:DeleteObject",` +
 	`"name/cos:PutObjectTagging","name/cos:PutObjectRetention","name/cos:GetObjectRetention",` +
 	`"name/cos:InitiateMultipartUpload","name/cos:UploadPart","name/cos:CompleteMultipartUpload","name/cos:AbortMultipartUpload"` +

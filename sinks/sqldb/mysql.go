@@ -157,6 +157,10 @@ func (c *MySQL) connect(ctx context.Context) (driver.Conn, error) {
 	if err != nil {
 		return nil, &knownError{"dsn: must be a data source name such as user@tcp(host:3306)/database"}
 	}
+	// The driver's own limit is for the dial only: a server that takes the connection and
+	// says nothing would hold it for ever.
+	ctx, cancel := context.WithTimeout(ctx, cfg.Timeout)
+	defer cancel()
 	conn, err := connector.Connect(ctx)
 	if err != nil {
 		return nil, err

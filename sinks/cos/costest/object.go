@@ -413,3 +413,15 @@ func (c *call) getTagging() *failure {
 	c.answer(http.StatusOK, answer)
 	return nil
 }
+
+// getObjectLock says whether objects of the bucket can be locked.
+func (c *call) getObjectLock() *failure {
+	if !c.bucket.ObjectLock {
+		return &failure{status: http.StatusNotFound, code: "ObjectLockConfigurationNotFoundError", message: "no object lock"}
+	}
+	c.answer(http.StatusOK, struct {
+		XMLName           xml.Name `xml:"ObjectLockConfiguration"`
+		ObjectLockEnabled string
+	}{ObjectLockEnabled: "Enabled"})
+	return nil
+}

@@ -121,6 +121,8 @@ func (c *call) action() string {
 			return "ListMultipartUploads"
 		case c.r.Method == http.MethodGet && has("versions"):
 			return "GetBucketObjectVersions"
+		case c.r.Method == http.MethodGet && has("object-lock"):
+			return "GetBucketObjectLockConfiguration"
 		case c.r.Method == http.MethodGet:
 			return "GetBucket"
 		case c.r.Method == http.MethodPost && has("delete"):
@@ -167,6 +169,8 @@ func (c *call) do() *failure {
 		return c.listUploads()
 	case "GetBucketObjectVersions":
 		return c.listVersions()
+	case "GetBucketObjectLockConfiguration":
+		return c.getObjectLock()
 	case "GetBucket":
 		return c.listObjects()
 	case "DeleteMultipleObjects":
