@@ -221,7 +221,7 @@ func TestVerify(t *testing.T) {
 	if !strings.Contains(stdout, "looked at 6 tokens in all sinks") || !strings.Contains(stdout, ": 0 problems") {
 		t.Error(stdout)
 	}
-	manifest, err := filepath.Glob(s.path("media/enhanced/*/" + result.TokenHash(result.Enhanced, checks[0].Token) + "/*.jpg"))
+	manifest, err := filepath.Glob(s.path("media/enhanced/*/" + result.TokenHash(result.Enhanced, checks[0].Token) + "/*.jpg.sealed"))
 	if err != nil || len(manifest) == 0 {
 		t.Fatalf("%v, %v", manifest, err)
 	}
