@@ -65,7 +65,7 @@ func (u *sinkUse) add(use map[string]int) {
 
 // list returns what is counted, in the order of key ids.
 func (u *sinkUse) list(keys *privacy.Keyring) []keyUse {
-	var list []keyUse
+	list := make([]keyUse, 0, len(u.keys))
 	for _, id := range slices.Sorted(maps.Keys(u.keys)) {
 		k := u.keys[id]
 		k.Sink, k.Holds, k.Key, k.State = u.sink, u.holds, id, missingKey
