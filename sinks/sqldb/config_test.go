@@ -57,7 +57,7 @@ func TestValidate(t *testing.T) {
 		"tls disabled with a ca":   {pg(func(c *sqldb.Postgres) { c.TLS.Mode, c.TLS.CA = "disable", "ca.pem" }), []string{"tls"}},
 		"tls without a ca":         {pg(func(c *sqldb.Postgres) { c.TLS.Mode = "verify-ca" }), []string{"tls.ca"}},
 		"mysql":                    {my(func(*sqldb.MySQL) {}), nil},
-		"no dsn":                   {my(func(c *sqldb.MySQL) { c.DSN, c.MaxConnections = "", 1001 }), []string{"dsn", "max_connections"}},
+		"no dsn":                   {my(func(c *sqldb.MySQL) { c.DSN, c.MaxConnections = "", 1001 }), []string{"max_connections", "dsn"}},
 		"no database":              {my(func(c *sqldb.MySQL) { c.DSN = "faceid@tcp(db.internal)/" }), []string{"dsn"}},
 		"no dsn at all":            {my(func(c *sqldb.MySQL) { c.DSN = "postgres://" + password }), []string{"dsn"}},
 		"tls in the dsn":           {my(func(c *sqldb.MySQL) { c.DSN += "?tls=skip-verify" }), []string{"dsn"}},
