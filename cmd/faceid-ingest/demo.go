@@ -12,8 +12,10 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"text/tabwriter"
 	"time"
+	"unicode"
 
 	"github.com/vbauerster/mpb/v8"
 	"github.com/vbauerster/mpb/v8/decor"
@@ -61,6 +63,7 @@ type demoSum struct {
 	Folder   string `json:"folder"`
 
 	took     time.Duration
+	token    string // one of those that are stored
 	missing  []string
 	products map[result.Product]int
 	forms    map[string]int
@@ -97,7 +100,7 @@ func (c *demoCmd) Run(ctx context.Context, a *app) (err error) {
 	if err != nil {
 		return err
 	}
-	sum := &demoSum{Folder: folder, products: map[result.Product]int{}, forms: map[string]int{}}
+	sum := &demoSum{Folder: folder, token: checks[0].Token, products: map[result.Product]int{}, forms: map[string]int{}}
 	err = errors.Join(c.ingest(ctx, a, d, checks, sum), c.verify(ctx, d, checks, sum), d.close())
 	if err != nil {
 		return err
@@ -120,9 +123,15 @@ func (c *demoCmd) folder() (string, error) {
 	return c.Dir, os.MkdirAll(c.Dir, 0o700)
 }
 
-// demoConfig is written as an owner would, and read as any configuration.
+// demoConfigName is the configuration in the demo's folder, with which other commands
+// look into it.
+const demoConfigName = "config.yaml"
+
+// demoConfig is written into the folder as an owner would, and read as any
+// configuration.
 func demoConfig(folder, endpoint string) (*config.Config, error) {
-	text := fmt.Sprintf(`
+	text := fmt.Sprintf(`# Written by "faceid-ingest demo", for commands that look at what is in this folder. Its
+# API is gone: nothing more is ingested.
 data_dir: %[1]q
 accounts:
   - name: %[3]s
@@ -136,7 +145,11 @@ sinks:
   - {name: records, type: sqlite, path: %[7]q}
 http: {admin: ""}
 `, folder, endpoint, demoAccount, demoSecretID, demoSecretKey, filepath.Join(folder, "media"), filepath.Join(folder, "faceid.db"))
-	return config.Parse("demo.yaml", []byte(text), os.LookupEnv)
+	file := filepath.Join(folder, demoConfigName)
+	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+		return nil, fmt.Errorf("write the demo's configuration: %w", err)
+	}
+	return config.Load(file)
 }
 
 // ingest publishes an event per check and runs the daemon until all are settled.
@@ -300,6 +313,15 @@ func (c *demoCmd) print(a *app, sum *demoSum) error {
 	return fmt.Errorf("%d of %d results are not in every sink", sum.Published-sum.Verified, sum.Published)
 }
 
+// commandLine returns what to type for a command that looks into the folder.
+func (s *demoSum) commandLine(command string) string {
+	file := filepath.Join(s.Folder, demoConfigName)
+	if strings.ContainsFunc(file, func(r rune) bool { return r != '/' && r != '.' && r != '-' && r != '_' && !unicode.IsLetter(r) && !unicode.IsDigit(r) }) {
+		file = "'" + strings.ReplaceAll(file, "'", `'\''`) + "'"
+	}
+	return "faceid-ingest -c " + file + " " + command
+}
+
 func (s *demoSum) table(w io.Writer) error {
 	products := fmt.Sprintf("%d enhanced, %d eid", s.products[result.Enhanced], s.products[result.EID])
 	base64s, paths := 0, 0
@@ -318,6 +340,8 @@ func (s *demoSum) table(w io.Writer) error {
 		{"assets", fmt.Sprintf("%d (%d base64, %d in COS), %s", s.Assets, base64s, paths, bytesText(s.Bytes))},
 		{"verified", fmt.Sprintf("%d of %d, read back and compared with what the API sent", s.Verified, s.Published)},
 		{"took", s.took.Round(10 * time.Millisecond).String()},
+		{"try", s.commandLine("list")},
+		{"", s.commandLine("show " + s.token)},
 		{"look into", s.Folder},
 	} {
 		if _, err := fmt.Fprintf(table, "%s\t%s\n", row[0], row[1]); err != nil {

@@ -26,6 +26,7 @@ func ExampleConfig() {
 	cfg := registered.(*cos.Config)
 	cfg.Bucket, cfg.Region = "media-1250000000", "ap-guangzhou"
 	cfg.SecretID, cfg.SecretKey = "AKIDinvented", "invented"
+	cfg.Seal = false              // it would need a keyring
 	cfg.Endpoint = server.URL() // left out, it is the bucket's own host
 
 	sink, err := cfg.Open(ctx, sinks.Env{Name: "media", Log: slog.New(slog.DiscardHandler)})
