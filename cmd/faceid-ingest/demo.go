@@ -316,7 +316,9 @@ func (c *demoCmd) print(a *app, sum *demoSum) error {
 // commandLine returns what to type for a command that looks into the folder.
 func (s *demoSum) commandLine(command string) string {
 	file := filepath.Join(s.Folder, demoConfigName)
-	if strings.ContainsFunc(file, func(r rune) bool { return r != '/' && r != '.' && r != '-' && r != '_' && !unicode.IsLetter(r) && !unicode.IsDigit(r) }) {
+	if strings.ContainsFunc(file, func(r rune) bool {
+		return r != '/' && r != '.' && r != '-' && r != '_' && !unicode.IsLetter(r) && !unicode.IsDigit(r)
+	}) {
 		file = "'" + strings.ReplaceAll(file, "'", `'\''`) + "'"
 	}
 	return "faceid-ingest -c " + file + " " + command

@@ -28,7 +28,7 @@ var examples = map[string][]example{
 	"publish": {{"Publish one token of a rule", "publish --rule-id 1 TOKEN"}, {"Publish those of a file, behind those that finish now", "publish --account main --lane backfill -f tokens.txt"}},
 	"status":  {{"Look again every 5 seconds", "status --watch --every 5s"}},
 
-	"where":   {{"Say where a token is, and why it is not stored yet", "where TOKEN"}},
+	"where": {{"Say where a token is, and why it is not stored yet", "where TOKEN"}},
 
 	"dead":       {{"List what was given up since yesterday", "dead list --from 1d"}},
 	"dead list":  {{"List what the API refused since yesterday", "dead list --reason rejected --from 1d"}},
