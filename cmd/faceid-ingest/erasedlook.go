@@ -16,9 +16,8 @@ import (
 type erasedLook struct {
 	app *app
 	js  jetstream.JetStream
-	// sinks are those that can tell; nil if they cannot be opened.
-	store  *store
-	closed map[string]error
+	// store has the sinks that can tell; nil if none can be opened.
+	store *store
 	// blind are the places that cannot be asked.
 	blind map[string]bool
 }
