@@ -23,6 +23,7 @@ import (
 	"time"
 
 	"github.com/faceid-ingest/faceid-ingest/pipeline/privacy"
+	"github.com/faceid-ingest/faceid-ingest/pipeline/setting"
 	"github.com/faceid-ingest/faceid-ingest/sinks"
 )
 
@@ -409,7 +410,7 @@ func secret(name string, value Secret, file string) (string, error) {
 	if file == "" {
 		return string(value), nil
 	}
-	content, err := os.ReadFile(file)
+	content, err := setting.ReadFile(file)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		return "", fmt.Errorf("read %s_file: %w: write the secret into it, for the daemon's user to read, or give another path", name, err)

@@ -12,6 +12,8 @@ import (
 	"github.com/goccy/go-yaml"
 	"github.com/goccy/go-yaml/ast"
 	"github.com/goccy/go-yaml/parser"
+
+	"github.com/faceid-ingest/faceid-ingest/pipeline/setting"
 )
 
 // maxFile bounds a configuration file, in bytes.
@@ -33,7 +35,7 @@ func LoadParts(path string) (*Config, error) {
 	if err == nil && info.Size() > maxFile {
 		return nil, &Error{File: path, Problem: fmt.Sprintf("is larger than %d bytes", maxFile)}
 	}
-	data, err := os.ReadFile(path)
+	data, err := setting.ReadFile(path)
 	if err != nil {
 		var wrapped *os.PathError
 		if errors.As(err, &wrapped) {

@@ -5,12 +5,12 @@ import (
 	"context"
 	"crypto/sha256"
 	"fmt"
-	"os"
 	"sync"
 
 	"github.com/faceid-ingest/faceid-ingest/config"
 	"github.com/faceid-ingest/faceid-ingest/pipeline/envelope"
 	"github.com/faceid-ingest/faceid-ingest/pipeline/faceid"
+	"github.com/faceid-ingest/faceid-ingest/pipeline/setting"
 )
 
 // openEncryption reads what an account's answers are encrypted with. The returned
@@ -46,7 +46,7 @@ func openEncryption(cfg *config.Config, account config.Account) (faceid.Encrypti
 // once.
 func consoleSession(e config.Encryption) (func(context.Context) (*envelope.Session, error), error) {
 	read := func() (*envelope.PublicKey, error) {
-		text, err := os.ReadFile(e.PublicKeyFile)
+		text, err := setting.ReadFile(e.PublicKeyFile)
 		if err != nil {
 			return nil, fmt.Errorf("read encryption.public_key_file: %w", err)
 		}
@@ -102,14 +102,14 @@ type eidKeyFile struct {
 }
 
 func (f *eidKeyFile) key() (*envelope.PrivateKey, error) {
-	text, err := os.ReadFile(f.config.PrivateKeyFile)
+	text, err := setting.ReadFile(f.config.PrivateKeyFile)
 	if err != nil {
 		return nil, fmt.Errorf("read eid.private_key_file: %w", err)
 	}
 	defer clear(text)
 	var passphrase []byte
 	if f.config.PassphraseFile != "" {
-		content, err := os.ReadFile(f.config.PassphraseFile)
+		content, err := setting.ReadFile(f.config.PassphraseFile)
 		if err != nil {
 			return nil, fmt.Errorf("read eid.passphrase_file: %w", err)
 		}

@@ -141,6 +141,8 @@ func (k sec1Key) key() (*sm2.PrivateKey, error) {
 	if k.Version != 1 || (len(k.Curve) > 0 && !k.Curve.Equal(oidSM2)) {
 		return nil, errors.New("it must be an SM2 key (curve sm2p256v1)")
 	}
+	// Some programs write the number as a signed one, with a zero byte before it.
+	k.Number = bytes.TrimLeft(k.Number, "\x00")
 	if len(k.Number) > coordinateSize {
 		return nil, errors.New("the private number of the SM2 key is out of range")
 	}

@@ -7,6 +7,7 @@ import (
 	"crypto/rand"
 	"crypto/rsa"
 	"crypto/x509"
+	"encoding/asn1"
 	"encoding/base64"
 	"encoding/pem"
 	"strings"
@@ -86,6 +87,9 @@ func TestParsePrivateKey(t *testing.T) {
 	_, rest := pem.Decode(sec1)
 	block, _ := pem.Decode(rest)
 	files := encryptedKeys(t, merchant)
+	for name, data := range otherForms(t, block.Bytes) {
+		files[name] = data
+	}
 	for name, data := range map[string][]byte{
 		"SEC1 behind its parameters": sec1,
 		"SEC1 alone":                 rest,
@@ -194,4 +198,49 @@ func TestParsePrivateKeyRefuses(t *testing.T) {
 			t.Errorf("%s: %v, want %q", c.name, err, c.want)
 		}
 	}
+}
+
+// otherForms are a key, given as SEC1, in forms that programs write which do not keep to
+// the letter of the standards.
+func otherForms(t testing.TB, der []byte) map[string][]byte {
+	t.Helper()
+	var key struct {
+		Version int
+		Number  []byte
+		Curve   asn1.ObjectIdentifier `asn1:"optional,explicit,tag:0"`
+		Point   asn1.BitString        `asn1:"optional,explicit,tag:1"`
+	}
+	if _, err := asn1.Unmarshal(der, &key); err != nil {
+		t.Fatal(err)
+	}
+	encode := func(v any) []byte {
+		out, err := asn1.Marshal(v)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return out
+	}
+
+	type algorithm struct {
+		Name      asn1.ObjectIdentifier
+		Parameter asn1.RawValue `asn1:"optional"`
+	}
+	oid := asn1.ObjectIdentifier{1, 2, 156, 10197, 1, 301}
+	forms := map[string][]byte{}
+	for name, parameter := range map[string]asn1.RawValue{
+		"nothing": {}, "NULL": asn1.NullRawValue, "the curve": {FullBytes: encode(oid)},
+	} {
+		forms["PKCS#8 of SM2 itself with "+name] = pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: encode(struct {
+			Version   int
+			Algorithm algorithm
+			SEC1      []byte
+		}{0, algorithm{oid, parameter}, der})})
+	}
+
+	key.Number = append([]byte{0}, key.Number...)
+	signed := encode(key)
+	forms["SEC1 with a zero byte before its number"] = pem.EncodeToMemory(&pem.Block{Type: "EC PRIVATE KEY", Bytes: signed})
+	key.Point = asn1.BitString{}
+	forms["the same without its point"] = encode(key)
+	return forms
 }

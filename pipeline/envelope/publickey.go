@@ -149,6 +149,10 @@ type ecAlgorithm struct {
 }
 
 func (a ecAlgorithm) check() error {
+	if a.Algorithm.Equal(oidSM2) {
+		// Some programs name SM2 itself, with the curve beside it, or NULL, or nothing.
+		return nil
+	}
 	var curve asn1.ObjectIdentifier
 	if _, err := asn1.Unmarshal(a.Curve.FullBytes, &curve); err == nil && a.Algorithm.Equal(oidEC) && curve.Equal(oidSM2) {
 		return nil

@@ -23,6 +23,7 @@ import (
 	"github.com/faceid-ingest/faceid-ingest/pipeline/result"
 	"github.com/faceid-ingest/faceid-ingest/pipeline/spool"
 	"github.com/faceid-ingest/faceid-ingest/pipeline/telemetry/span"
+	"github.com/faceid-ingest/faceid-ingest/pipeline/wire"
 )
 
 // apiVersion is the version of the FaceID API (FACTS §1).
@@ -91,8 +92,7 @@ type Config struct {
 // may be calls in flight: the SDK's own keeps two (FACTS §5.4).
 func NewTransport() *http.Transport {
 	dialer := &net.Dialer{Timeout: 10 * time.Second, KeepAlive: 30 * time.Second}
-	return &http.Transport{
-		Proxy:                 http.ProxyFromEnvironment,
+	return wire.ThroughProxy(&http.Transport{
 		DialContext:           dialer.DialContext,
 		ForceAttemptHTTP2:     true,
 		MaxIdleConns:          512,
@@ -101,7 +101,7 @@ func NewTransport() *http.Transport {
 		TLSHandshakeTimeout:   10 * time.Second,
 		ResponseHeaderTimeout: 60 * time.Second,
 		ReadBufferSize:        64 << 10,
-	}
+	})
 }
 
 // Client calls the API for one account. It may be used by any number of

@@ -7,7 +7,6 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"net/http"
 	"os"
@@ -15,14 +14,14 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/faceid-ingest/faceid-ingest/pipeline/setting"
 )
 
 const (
 	// minToken is the length of the shortest token, in bytes: one that is guessed
 	// opens what it protects.
 	minToken = 16
-	// maxSecretFile bounds the files read here, in bytes.
-	maxSecretFile = 1 << 20
 )
 
 // guard knows who may see all of the admin endpoint.
@@ -99,7 +98,7 @@ func (g *guard) knows(authorization string) bool {
 }
 
 func readTokens(file string) ([]string, error) {
-	content, err := readSecret(file)
+	content, err := setting.ReadFile(file)
 	if err != nil {
 		return nil, fmt.Errorf("read http.admin_token_file: %w", err)
 	}
@@ -113,20 +112,6 @@ func readTokens(file string) ([]string, error) {
 		}
 	}
 	return tokens, nil
-}
-
-// readSecret reads a file of moderate size.
-func readSecret(name string) ([]byte, error) {
-	file, err := os.Open(name)
-	if err != nil {
-		return nil, err
-	}
-	defer func() { _ = file.Close() }()
-	content, err := io.ReadAll(io.LimitReader(file, maxSecretFile+1))
-	if err == nil && len(content) > maxSecretFile {
-		err = fmt.Errorf("%s is larger than %d bytes", name, maxSecretFile)
-	}
-	return content, err
 }
 
 // certificates are those of the endpoint, which are read again when a file changes.
@@ -193,11 +178,11 @@ func (c *certificates) look() (s stamp) {
 }
 
 func (c *certificates) read() (*tls.Config, error) {
-	cert, err := readSecret(c.cert)
+	cert, err := setting.ReadFile(c.cert)
 	if err != nil {
 		return nil, fmt.Errorf("read http.tls.cert: %w", err)
 	}
-	key, err := readSecret(c.key)
+	key, err := setting.ReadFile(c.key)
 	if err != nil {
 		return nil, fmt.Errorf("read http.tls.key: %w", err)
 	}
@@ -209,7 +194,7 @@ func (c *certificates) read() (*tls.Config, error) {
 	if c.clientCA == "" {
 		return config, nil
 	}
-	authorities, err := readSecret(c.clientCA)
+	authorities, err := setting.ReadFile(c.clientCA)
 	if err != nil {
 		return nil, fmt.Errorf("read http.tls.client_ca: %w", err)
 	}

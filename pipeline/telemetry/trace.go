@@ -8,7 +8,6 @@ import (
 	"net/http"
 	"net/textproto"
 	"net/url"
-	"os"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -22,6 +21,7 @@ import (
 	"go.opentelemetry.io/otel/trace"
 	"go.opentelemetry.io/otel/trace/noop"
 
+	"github.com/faceid-ingest/faceid-ingest/pipeline/setting"
 	"github.com/faceid-ingest/faceid-ingest/pipeline/wire"
 )
 
@@ -113,10 +113,10 @@ func newExporter(ctx context.Context, cfg TracingConfig) (*exporter, error) {
 	if err != nil || u.Host == "" {
 		return nil, errors.New("endpoint must be a URL such as http://127.0.0.1:4318")
 	}
-	transport := &headers{file: cfg.HeadersFile, base: wire.Transport{Base: &http.Transport{
-		Proxy: http.ProxyFromEnvironment, MaxIdleConnsPerHost: 2, IdleConnTimeout: time.Minute,
+	transport := &headers{file: cfg.HeadersFile, base: wire.Transport{Base: wire.ThroughProxy(&http.Transport{
+		MaxIdleConnsPerHost: 2, IdleConnTimeout: time.Minute,
 		TLSHandshakeTimeout: exportWait, ForceAttemptHTTP2: true,
-	}}}
+	})}}
 	if _, err := transport.read(); err != nil {
 		return nil, err
 	}
@@ -178,7 +178,7 @@ func (h *headers) read() (http.Header, error) {
 	if h.file == "" {
 		return list, nil
 	}
-	content, err := os.ReadFile(h.file)
+	content, err := setting.ReadFile(h.file)
 	if err != nil {
 		return nil, fmt.Errorf("read headers_file: %w", err)
 	}

@@ -61,6 +61,9 @@ func words(err error) string {
 	if !errors.As(err, &network) {
 		return reason(err)
 	}
+	if network.Op == "proxyconnect" {
+		return "the proxy that HTTPS_PROXY or HTTP_PROXY names: " + words(network.Err)
+	}
 	at := network.Op + " " + network.Net
 	if network.Addr != nil {
 		at += " " + network.Addr.String()
@@ -81,6 +84,7 @@ func reason(err error) string {
 		stranger  x509.UnknownAuthorityError
 		name      x509.HostnameError
 		invalid   x509.CertificateInvalidError
+		proxy     *ProxyError
 		number    syscall.Errno
 		isLookup  = errors.As(err, &lookup)
 		notClosed = "an error whose words are not shown, for they may repeat what was sent"
@@ -90,6 +94,8 @@ func reason(err error) string {
 		return context.Canceled.Error()
 	case errors.Is(err, context.DeadlineExceeded):
 		return context.DeadlineExceeded.Error()
+	case errors.As(err, &proxy):
+		return proxy.Error()
 	case isLookup && lookup.IsNotFound:
 		return "lookup " + lookup.Name + ": no such host"
 	case isLookup:
@@ -157,6 +163,11 @@ func (t Transport) RoundTrip(r *http.Request) (*http.Response, error) {
 	response, err := t.Base.RoundTrip(r)
 	if err != nil {
 		return nil, Closed(err)
+	}
+	if response.StatusCode == http.StatusProxyAuthRequired {
+		// No server says so, only the proxy before one that is reached in clear.
+		_ = response.Body.Close()
+		return nil, Closed(&ProxyError{Host: "before " + r.URL.Host, Status: response.StatusCode})
 	}
 	response.Status = fmt.Sprintf("%d %s", response.StatusCode, http.StatusText(response.StatusCode))
 	response.Header.Del("Location")

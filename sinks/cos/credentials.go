@@ -8,7 +8,6 @@ import (
 	"io"
 	"net/http"
 	"net/url"
-	"os"
 	"strings"
 	"time"
 
@@ -18,6 +17,7 @@ import (
 	"github.com/tencentcloud/tencentcloud-sdk-go/tencentcloud/common/profile"
 
 	"github.com/faceid-ingest/faceid-ingest/pipeline/faceid"
+	"github.com/faceid-ingest/faceid-ingest/pipeline/setting"
 	"github.com/faceid-ingest/faceid-ingest/sinks"
 )
 
@@ -36,9 +36,6 @@ type credentialError struct{ err error }
 
 func (e *credentialError) Error() string { return e.err.Error() }
 func (e *credentialError) Unwrap() error { return e.err }
-
-// maxSecret bounds the file of a secret, in bytes.
-const maxSecret = 64 << 10
 
 // static reads the keys anew each time, for their files are rotated.
 func (a Access) static(context.Context) (c credential, err error) {
@@ -59,12 +56,8 @@ func (a Access) static(context.Context) (c credential, err error) {
 func readSecret(name string, value sinks.Secret, file string) (string, error) {
 	text := string(value)
 	if file != "" {
-		f, err := os.Open(file)
+		b, err := setting.ReadFile(file)
 		if err != nil {
-			return "", fmt.Errorf("read %s_file: %w", name, err)
-		}
-		b, err := io.ReadAll(io.LimitReader(f, maxSecret))
-		if err = errors.Join(err, f.Close()); err != nil {
 			return "", fmt.Errorf("read %s_file: %w", name, err)
 		}
 		text = string(b)

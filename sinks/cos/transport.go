@@ -43,14 +43,14 @@ func newLinks(cfg Config, e edges) *links {
 	dialer := &net.Dialer{Timeout: 10 * time.Second, KeepAlive: 30 * time.Second}
 	l := &links{
 		edges: e,
-		pool: &http.Transport{
-			Proxy: http.ProxyFromEnvironment, DialContext: dialer.DialContext,
+		pool: wire.ThroughProxy(&http.Transport{
+			DialContext: dialer.DialContext,
 			TLSHandshakeTimeout: 10 * time.Second, IdleConnTimeout: 90 * time.Second,
 			// Enough that the slots of a busy worker keep their connections.
 			MaxIdleConns: 256, MaxIdleConnsPerHost: 128,
 			WriteBufferSize: 64 << 10, ReadBufferSize: 64 << 10,
 			MaxResponseHeaderBytes: 64 << 10, DisableCompression: true,
-		},
+		}),
 		local: &http.Transport{DialContext: dialer.DialContext, DisableKeepAlives: true, MaxResponseHeaderBytes: 64 << 10},
 	}
 	if cfg.Endpoint != "" {

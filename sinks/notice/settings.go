@@ -5,15 +5,11 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
-	"io"
-	"os"
 	"strings"
 
+	"github.com/faceid-ingest/faceid-ingest/pipeline/setting"
 	"github.com/faceid-ingest/faceid-ingest/sinks"
 )
-
-// maxFile bounds what is read of a file with a secret or certificates, in bytes.
-const maxFile = 1 << 20
 
 // CheckSecret says what is wrong with a secret that may be given by value or by
 // file. key is its yaml key, the file's is the same with "_file" behind it.
@@ -31,7 +27,7 @@ func ReadSecret(key string, value sinks.Secret, file string) (string, error) {
 	if file == "" {
 		return string(value), nil
 	}
-	content, err := readFile(file)
+	content, err := setting.ReadFile(file)
 	if err != nil {
 		return "", fmt.Errorf("read %s_file: %w", key, err)
 	}
@@ -40,21 +36,6 @@ func ReadSecret(key string, value sinks.Secret, file string) (string, error) {
 		return "", fmt.Errorf("read %s_file: %s is empty", key, file)
 	}
 	return text, nil
-}
-
-func readFile(name string) ([]byte, error) {
-	f, err := os.Open(name)
-	if err != nil {
-		return nil, err
-	}
-	content, err := io.ReadAll(io.LimitReader(f, maxFile+1))
-	if err := errors.Join(err, f.Close()); err != nil {
-		return nil, err
-	}
-	if len(content) > maxFile {
-		return nil, fmt.Errorf("%s is larger than %d bytes", name, maxFile)
-	}
-	return content, nil
 }
 
 // TLS are the files of a client's TLS, in PEM.
@@ -82,7 +63,7 @@ func (t TLS) Validate() error {
 func (t TLS) Client() (*tls.Config, error) {
 	cfg := &tls.Config{MinVersion: tls.VersionTLS12}
 	if t.CA != "" {
-		content, err := readFile(t.CA)
+		content, err := setting.ReadFile(t.CA)
 		if err != nil {
 			return nil, fmt.Errorf("read tls.ca: %w", err)
 		}
@@ -102,7 +83,7 @@ func (t TLS) Client() (*tls.Config, error) {
 }
 
 func (t TLS) certificate() (*tls.Certificate, error) {
-	cert, err := tls.LoadX509KeyPair(t.Cert, t.Key)
+	cert, err := setting.KeyPair(t.Cert, t.Key)
 	if err != nil {
 		return nil, fmt.Errorf("read tls.cert and tls.key: %w", err)
 	}

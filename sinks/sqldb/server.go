@@ -11,10 +11,10 @@ import (
 	"io"
 	"io/fs"
 	"net"
-	"os"
 	"syscall"
 	"time"
 
+	"github.com/faceid-ingest/faceid-ingest/pipeline/setting"
 	"github.com/faceid-ingest/faceid-ingest/sinks"
 )
 
@@ -69,7 +69,7 @@ func (t TLS) config(host string) (*tls.Config, error) {
 		}
 	}
 	if t.Cert != "" {
-		pair, err := tls.LoadX509KeyPair(t.Cert, t.Key)
+		pair, err := setting.KeyPair(t.Cert, t.Key)
 		if err != nil {
 			return nil, &knownError{fmt.Sprintf("tls: %s and %s are not a certificate and its key that can be read", t.Cert, t.Key)}
 		}
@@ -91,19 +91,12 @@ func verifyChain(state tls.ConnectionState, roots *x509.CertPool) error {
 	return err
 }
 
-// maxSecret bounds the files that hold secrets and certificates, in bytes.
-const maxSecret = 1 << 20
-
 // readFile reads the file of a configuration key, without the line break at its
 // end. It is read anew for each connection, for secrets are rotated.
 func readFile(key, path string) (string, error) {
-	f, err := os.Open(path)
+	b, err := setting.ReadFile(path)
 	if err == nil {
-		defer func() { _ = f.Close() }()
-		var b []byte
-		if b, err = io.ReadAll(io.LimitReader(f, maxSecret)); err == nil {
-			return string(bytes.TrimRight(b, "\r\n")), nil
-		}
+		return string(bytes.TrimRight(b, "\r\n")), nil
 	}
 	var failed *fs.PathError
 	if errors.As(err, &failed) {

@@ -15,6 +15,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/faceid-ingest/faceid-ingest/pipeline/wire"
 	"github.com/faceid-ingest/faceid-ingest/sinks"
 	"github.com/faceid-ingest/faceid-ingest/sinks/notice"
 )
@@ -103,11 +104,14 @@ func (s *Sink) explain(ctx context.Context, target *url.URL, err error) error {
 	var network *net.OpError
 	var lookup *net.DNSError
 	var refused *refusedError
+	var proxy *wire.ProxyError
 	hint := notice.TLSHint(err)
 	if errors.Is(err, http.ErrSchemeMismatch) {
 		hint = notice.TLSHint(tls.RecordHeaderError{})
 	}
 	switch {
+	case errors.As(err, &proxy):
+		return fmt.Errorf("%s: %w", at, proxy)
 	case errors.As(err, &refused):
 		return fmt.Errorf("%s: %w", at, refused)
 	case errors.As(err, &lookup):

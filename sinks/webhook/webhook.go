@@ -36,9 +36,10 @@
 // internet (private, loopback, link-local, shared, multicast and the like, in
 // IPv4, in IPv6, and IPv4 inside IPv6) are refused unless allow_private is set, so
 // that neither a mistaken URL nor a changed DNS entry makes the daemon call the
-// inside of its own network. Proxies of the environment (HTTPS_PROXY) are not
-// used: the check would see the proxy's address only. With allow_private, plain
-// http is allowed to this machine itself.
+// inside of its own network. Where HTTPS_PROXY names a proxy, that connects to the
+// receiver: only an address in the URL itself is checked then, and the proxy's rules
+// bound where names lead. With allow_private, plain http is allowed to this machine
+// itself.
 //
 // What else may go wrong, all of it transient: the name does not resolve, nobody
 // listens, the certificate is not trusted, no answer within the timeout, a secret
@@ -85,6 +86,7 @@ type Sink struct {
 	policy *privacy.Policy
 	dialer *net.Dialer
 	tls    *tls.Config
+	route  *route
 	client *http.Client
 }
 
@@ -104,13 +106,17 @@ func (c *Config) Open(_ context.Context, env sinks.Env) (sinks.Sink, error) {
 	if !c.AllowPrivate {
 		s.dialer.Control = onlyPublic
 	}
-	s.client = &http.Client{
-		Transport: wire.Transport{Base: &http.Transport{
-			DialContext: s.dialer.DialContext, TLSClientConfig: settings.Clone(), ForceAttemptHTTP2: true,
+	transport := func(dialer *net.Dialer) *http.Transport {
+		return &http.Transport{
+			DialContext: dialer.DialContext, TLSClientConfig: settings.Clone(), ForceAttemptHTTP2: true,
 			MaxIdleConnsPerHost: idleConnections, IdleConnTimeout: idleTimeout,
 			MaxResponseHeaderBytes: maxAnswerHeader, DisableCompression: true,
-		}},
+		}
 	}
+	s.route = &route{
+		direct: transport(s.dialer), proxied: wire.ThroughProxy(transport(&net.Dialer{})), allowPrivate: c.AllowPrivate,
+	}
+	s.client = &http.Client{Transport: wire.Transport{Base: s.route}}
 	if _, err := s.target(); err != nil {
 		return nil, err
 	}
@@ -151,11 +157,18 @@ func (s *Sink) Check(ctx context.Context) error {
 }
 
 func (s *Sink) shakeHands(ctx context.Context, target *url.URL) error {
-	port := target.Port()
-	if port == "" {
-		port = target.Scheme // a service name that net knows
+	at := hostPort(target)
+	proxy, err := http.ProxyFromEnvironment(&http.Request{URL: target})
+	if err != nil {
+		return err
 	}
-	conn, err := s.dialer.DialContext(ctx, "tcp", net.JoinHostPort(target.Hostname(), port))
+
+	var conn net.Conn
+	if proxy == nil {
+		conn, err = s.dialer.DialContext(ctx, "tcp", at)
+	} else if err = s.route.check(target); err == nil {
+		conn, err = connectThrough(ctx, proxy, at)
+	}
 	if err != nil {
 		return err
 	}

@@ -242,14 +242,6 @@ func TestPrivateAddressesAreRefused(t *testing.T) {
 	}
 }
 
-// A proxy of the environment would be the only address that is checked.
-func TestProxyOfTheEnvironmentIsNotUsed(t *testing.T) {
-	t.Setenv("HTTPS_PROXY", "http://127.0.0.1:1")
-	t.Setenv("HTTP_PROXY", "http://127.0.0.1:1")
-	rec := newReceiver(t)
-	must(t, notify(t, rec.config(), sinktest.Result(0)))
-}
-
 func TestPlainHTTPToThisMachine(t *testing.T) {
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	must(t, err)
