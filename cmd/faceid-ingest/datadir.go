@@ -147,19 +147,3 @@ func dataDirError(dir string, err error) error {
 	}
 	return fmt.Errorf("%s cannot be used: %w: %s", dir, err, hint)
 }
-
-// leastRoom is how much room data_dir has at least, in bytes: with less, nothing that
-// comes could be kept there.
-const leastRoom = 16 << 20
-
-// hasRoom looks whether the disk of the data folder is full.
-func hasRoom(dir string) error {
-	var disk unix.Statfs_t
-	if err := unix.Statfs(dir, &disk); err != nil {
-		return dataDirError(dir, err)
-	}
-	if left := disk.Bavail * uint64(disk.Bsize); left < leastRoom {
-		return fmt.Errorf("the disk of %s is full, %s are left: free some space or enlarge it", dir, bytesText(int64(left)))
-	}
-	return nil
-}

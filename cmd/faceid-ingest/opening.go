@@ -127,7 +127,7 @@ func (d *daemon) steps() []step {
 	cfg := d.cfg
 	list := []step{
 		{name: "accounts", open: func(context.Context) error { return someAccount(cfg) }},
-		{name: stepDataDir, open: d.openDataDir, try: func(context.Context) error { return hasRoom(cfg.DataDir) }},
+		{name: stepDataDir, open: d.openDataDir, try: d.tryDataDir},
 	}
 	if cfg.Tracing.Endpoint != "" {
 		list = append(list, step{name: "tracing", open: d.openTracing})
@@ -214,6 +214,14 @@ func (d *daemon) openDataDir(context.Context) (err error) {
 		d.notes[stepDataDir] = fmt.Sprintf("a daemon%s works in it", d.neighbour.pid)
 	}
 	return err
+}
+
+// tryDataDir looks whether there is room.
+func (d *daemon) tryDataDir(context.Context) error {
+	if err := sinks.HasRoom(d.cfg.DataDir); err != nil {
+		return dataDirError(d.cfg.DataDir, err)
+	}
+	return nil
 }
 
 func (d *daemon) openTracing(ctx context.Context) error {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -304,4 +305,27 @@ func (s *site) unprivileged(args ...string) (code int, output string) {
 		s.t.Fatal(err)
 	}
 	return cmd.ProcessState.ExitCode(), string(text)
+}
+
+// A disk that is full is a problem before the first result does not fit, and no daemon on
+// it is ready.
+func TestFullDiskIsNotReady(t *testing.T) {
+	if !mayMount(t) {
+		return
+	}
+	t.Parallel()
+	for _, name := range []string{"media", "records"} {
+		s := newSite(t)
+		disk := s.smallDisk(name, "1m")
+		if failed := s.found(exitUsage)[checkFailed]; len(failed) != 1 || failed[0].Check != "sink "+name || !strings.Contains(failed[0].Detail, "the disk is full") {
+			t.Errorf("%+v", failed)
+		}
+		p := s.start()
+		if code, answer := p.admin("/readyz"); code != http.StatusServiceUnavailable || !strings.Contains(answer, "the disk is full") {
+			t.Errorf("%d %s", code, answer)
+		}
+		disk.grow()
+		until(t, "it is ready", func() bool { code, _ := p.admin("/readyz"); return code == http.StatusOK })
+		p.stop()
+	}
 }

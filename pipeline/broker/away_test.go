@@ -5,8 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"log/slog"
 	"net"
+	"os"
+	"syscall"
 	"testing"
 
 	"github.com/nats-io/nats-server/v2/server"
@@ -45,6 +48,9 @@ func TestIsAway(t *testing.T) {
 		{fmt.Errorf("connect to NATS: %w", io.EOF), true},
 		{nats.ErrReconnectBufExceeded, true},
 		{&net.OpError{Op: "dial", Err: errors.New("no route to host")}, true},
+		{&fs.PathError{Op: "open", Path: "/none", Err: syscall.ENOENT}, false}, // a file is no network
+		{syscall.EACCES, false},
+		{&net.OpError{Op: "dial", Err: os.NewSyscallError("connect", syscall.ECONNREFUSED)}, true},
 		{&net.OpError{Op: "remote error", Err: errors.New("tls: bad certificate")}, false},
 	} {
 		if got := broker.IsAway(test.err); got != test.want {

@@ -122,7 +122,8 @@ func TestConnectSaysWhatIsWrong(t *testing.T) {
 	}{
 		{"nobody listens", broker.Config{URL: "nats://user:secret@127.0.0.1:1"}, "connect to NATS at nats://user:xxxxx@127.0.0.1:1"},
 		{"folder is a file", broker.Config{URL: broker.Embedded, Dir: file}, "make the folder of the embedded NATS server"},
-		{"credentials file missing", broker.Config{URL: "nats://127.0.0.1:1", CredsFile: "/nonexistent/creds"}, "connect to NATS"},
+		{"credentials file missing", broker.Config{URL: "nats://127.0.0.1:1", CredsFile: "/nonexistent/creds"}, "make the file readable"},
+		{"nobody is told of", broker.Config{URL: "nats://127.0.0.1:1"}, "check nats.url, that the server runs"},
 	}
 	for _, tt := range tests {
 		tt.cfg.Log = slog.New(slog.DiscardHandler)

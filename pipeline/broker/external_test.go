@@ -75,6 +75,7 @@ func TestUserAndPassword(t *testing.T) {
 	address := startServer(t, &server.Options{Username: "ingest", Password: "right"})
 	works(t, broker.Config{URL: "nats://" + address, User: "ingest", Password: "right"})
 	refused(t, broker.Config{URL: "nats://" + address, User: "ingest", Password: "wrong"}, "Authorization Violation")
+	refused(t, broker.Config{URL: "nats://" + address, User: "ingest", Password: "wrong"}, "check nats.user and nats.password_file")
 }
 
 func TestMutualTLS(t *testing.T) {
@@ -97,6 +98,9 @@ func TestMutualTLS(t *testing.T) {
 	without := right
 	without.CAFile = ""
 	refused(t, without, "check nats.tls.ca")
+	without = right
+	without.URL = strings.Replace(right.URL, "127.0.0.1", "localhost", 1)
+	refused(t, without, "the server's certificate is for another name")
 	without = right
 	without.CertFile, without.KeyFile = "", ""
 	refused(t, without, "check nats.tls.cert and nats.tls.key")

@@ -143,7 +143,8 @@ func (s *Sink) Name() string { return s.name }
 // Close implements sinks.Sink. There is nothing to release.
 func (s *Sink) Close(context.Context) error { return nil }
 
-// Check implements sinks.Sink: it writes a small file and removes it again.
+// Check implements sinks.Sink: it writes a small file and removes it again, and looks
+// whether there is room for larger ones.
 func (s *Sink) Check(ctx context.Context) error {
 	if err := ctx.Err(); err != nil {
 		return err
@@ -159,7 +160,10 @@ func (s *Sink) Check(ctx context.Context) error {
 	if errors.Is(removed, fs.ErrNotExist) {
 		removed = nil // another process is sweeping
 	}
-	if err = errors.Join(err, removed); err != nil {
+	if err = errors.Join(err, removed); err == nil {
+		err = sinks.HasRoom(s.root)
+	}
+	if err != nil {
 		return s.explain("check", err)
 	}
 	return nil

@@ -154,6 +154,7 @@ func openServer(ctx context.Context, env sinks.Env, connector driver.Connector, 
 		connector: connector, dialect: d,
 		connections: connections, writers: serverWriters, life: connectionLife, idle: connectionIdle,
 		intact: func() error { return nil },
+		room:   func() error { return nil }, // its own matter
 	}))
 }
 

@@ -44,6 +44,8 @@ type Sink struct {
 	group   *group
 	// intact tells whether the database is still the one that was opened.
 	intact func() error
+	// room tells whether there is room for results.
+	room func() error
 	// prepared says that the schema is what this program needs. preparing holds
 	// the one who sees to that.
 	prepared  atomic.Bool
@@ -61,7 +63,8 @@ type options struct {
 	connections, writers int
 	// life and idle are how long a connection is used, and not used; 0 is for ever.
 	life, idle time.Duration
-	intact     func() error
+	// intact and room are the sink's.
+	intact, room func() error
 }
 
 // openSink makes a sink and its schema. A database that is away, but may come
@@ -69,7 +72,7 @@ type options struct {
 func openSink(ctx context.Context, env sinks.Env, o options) (*Sink, error) {
 	s := &Sink{
 		name: env.Name, policy: env.Policy, db: sql.OpenDB(o.connector), dialect: o.dialect,
-		intact: o.intact, preparing: make(chan struct{}, 1),
+		intact: o.intact, room: o.room, preparing: make(chan struct{}, 1),
 	}
 	s.db.SetMaxOpenConns(o.connections)
 	s.db.SetMaxIdleConns(o.connections)
@@ -131,6 +134,9 @@ func (s *Sink) Check(ctx context.Context) error {
 	}
 	if err == nil || errors.Is(err, errRollback) {
 		err = s.intact()
+	}
+	if err == nil {
+		err = s.room()
 	}
 	if err != nil {
 		return s.dialect.explain(ctx, "check the database", err)

@@ -81,6 +81,7 @@ func openSQLite(ctx context.Context, path string, env sinks.Env, wrap func(drive
 		// SQLite asks again and again for as long as busyTimeout.
 		connections: 1, writers: 1,
 		intact: func() error { return sameFile(path, file) },
+		room:   func() error { return sinks.HasRoom(path) },
 	}))
 }
 
