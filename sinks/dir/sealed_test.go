@@ -3,6 +3,7 @@ package dir_test
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"io"
 	"io/fs"
@@ -351,7 +352,9 @@ func TestTombstone(t *testing.T) {
 	archive(t, sink, r)
 	must(t, sinktest.Erase(t.Context(), sink, key(r)))
 	stored := files(t, v.folder(r))
-	if want := `{"product":"enhanced","token_hash":"` + r.TokenHash() + `"}` + "\n"; len(stored) != 1 || stored["erased.json"] != want {
+	var left map[string]string
+	must(t, json.Unmarshal([]byte(stored["erased.json"]), &left))
+	if len(stored) != 1 || len(left) != 4 || left["product"] != "enhanced" || left["token_hash"] != r.TokenHash() || left["erased_at"] == "" || left["reason"] == "" {
 		t.Errorf("what is left: %v", stored)
 	}
 	if _, err := dir.ReadManifest(v.root, r.Product, r.Token); !errors.Is(err, sinks.ErrErased) {
