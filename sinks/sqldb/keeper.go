@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/faceid-ingest/faceid-ingest/pipeline/privacy"
 	"github.com/faceid-ingest/faceid-ingest/sinks"
@@ -30,7 +31,7 @@ var erased = table[tombstone]{"erased", []column[tombstone]{
 func (s *Sink) Erase(ctx context.Context, key sinks.Key, reason string) (held sinks.Holding, err error) {
 	err = s.prepare(ctx)
 	if err == nil {
-		err = s.transaction(ctx, s.dialect.write, func(tx querierExecer) (err error) {
+		err = s.unhindered(ctx, func(tx querierExecer) (err error) {
 			held, err = s.erase(ctx, tx, key, reason)
 			return err
 		})
@@ -45,6 +46,22 @@ func (s *Sink) Erase(ctx context.Context, key sinks.Key, reason string) (held si
 		return sinks.Holding{}, s.dialect.explain(ctx, "erase a result", err)
 	}
 	return held, nil
+}
+
+// hinderedFor is how long a transaction in whose way others were is begun anew.
+const hinderedFor = 10 * time.Second
+
+// unhindered runs a transaction that writes, and runs it again if others were in its way:
+// of transactions that wait for each other a database ends one, of which nothing is left
+// then. MariaDB does so where two look for a row that is not there, to put one there.
+func (s *Sink) unhindered(ctx context.Context, do func(querierExecer) error) error {
+	began := time.Now()
+	for {
+		err := s.transaction(ctx, s.dialect.write, do)
+		if err == nil || ctx.Err() != nil || s.dialect.diagnose(err).kind != contended || time.Since(began) > hinderedFor {
+			return err
+		}
+	}
 }
 
 func (s *Sink) erase(ctx context.Context, tx querierExecer, key sinks.Key, reason string) (sinks.Holding, error) {
