@@ -120,10 +120,23 @@ func (s *site) write(name, text string) {
 // command runs one command line, in this process if that owns the files.
 func (s *site) command(want int, args ...string) (stdout, stderr string) {
 	s.t.Helper()
-	if s.foreign {
-		return s.commandAsNobody(want, args...)
+	code, stdout, stderr := s.tryCommand(args...)
+	if code != want {
+		s.t.Fatalf("%v: exit code %d, want %d\n%s%s", args, code, want, stdout, stderr)
 	}
-	return command(s.t, want, "", append([]string{"--config", s.config}, args...)...)
+	return stdout, stderr
+}
+
+// tryCommand is command whose exit code may be any.
+func (s *site) tryCommand(args ...string) (code int, stdout, stderr string) {
+	s.t.Helper()
+	args = append([]string{"--config", s.config}, args...)
+	if s.foreign {
+		return s.commandAsNobody(args...)
+	}
+	var out, errs bytes.Buffer
+	code = run(s.t.Context(), args, strings.NewReader(""), &out, &errs)
+	return code, out.String(), errs.String()
 }
 
 func command(t testing.TB, want int, stdin string, args ...string) (stdout, stderr string) {
@@ -174,13 +187,17 @@ func (s *site) status() pipeline.Status {
 // time, as while it starts again or on a busy machine: nobody knows then.
 func (s *site) open() int {
 	s.t.Helper()
-	var out, errs bytes.Buffer
-	if code := run(s.t.Context(), []string{"--config", s.config, "status", "--json"}, strings.NewReader(""), &out, &errs); code != exitDone {
-		s.t.Logf("status: exit code %d: %s", code, &errs)
+	code, stdout, stderr := s.tryCommand("status", "--json")
+	switch code {
+	case exitDone:
+	case exitFailed:
+		s.t.Logf("status: %s", stderr)
 		return -1
+	default:
+		s.t.Fatalf("status: exit code %d\n%s", code, stderr)
 	}
 	var status pipeline.Status
-	if err := json.Unmarshal(out.Bytes(), &status); err != nil {
+	if err := json.Unmarshal([]byte(stdout), &status); err != nil {
 		s.t.Fatal(err)
 	}
 	return openIn(status)
