@@ -59,6 +59,9 @@ func (c *whereCmd) Run(ctx context.Context, a *app) error {
 	if err != nil {
 		return err
 	}
+	if err := refuseForeign(cfg); err != nil {
+		return err
+	}
 
 	products := make([]result.Product, 0, 2)
 	for _, key := range keys(c.Product, c.Token) {
