@@ -25,7 +25,7 @@ type erasedLook struct {
 // lookForErased opens the sinks, as far as they open.
 func (a *app) lookForErased(ctx context.Context, js jetstream.JetStream) *erasedLook {
 	l := &erasedLook{app: a, js: js, blind: map[string]bool{}}
-	s, closed, err := a.openKeepers(ctx)
+	s, closed, err := a.openToLook(ctx)
 	if err != nil {
 		l.cannot("the sinks", err)
 		return l

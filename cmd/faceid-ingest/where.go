@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"log/slog"
 	"maps"
 	"slices"
 	"strings"
@@ -12,6 +13,7 @@ import (
 	"github.com/faceid-ingest/faceid-ingest/config"
 	"github.com/faceid-ingest/faceid-ingest/pipeline"
 	"github.com/faceid-ingest/faceid-ingest/pipeline/event"
+	"github.com/faceid-ingest/faceid-ingest/pipeline/privacy"
 	"github.com/faceid-ingest/faceid-ingest/pipeline/result"
 	"github.com/faceid-ingest/faceid-ingest/sinks"
 )
@@ -112,7 +114,7 @@ func (c *whereCmd) join(cfg *config.Config, w pipeline.Whereabouts) whereabouts 
 
 // askSinks asks every sink that keeps something what it has.
 func (c *whereCmd) askSinks(ctx context.Context, a *app, cfg *config.Config, all []whereabouts, unseen pipeline.Unseen) {
-	s, closed, err := a.openKeepers(ctx)
+	s, closed, err := a.openToLook(ctx)
 	if err != nil {
 		for _, one := range cfg.Sinks {
 			unseen["sink "+one.Name] = err
@@ -138,6 +140,31 @@ func (c *whereCmd) askSinks(ctx context.Context, a *app, cfg *config.Config, all
 			all[i].add(sink.Name(), held)
 		}
 	}
+}
+
+// openToLook opens all sinks for who only asks what they hold: that needs no keyring, and
+// none is opened or made. Sinks that do not open are returned by name with the reason.
+func (a *app) openToLook(ctx context.Context) (*store, map[string]error, error) {
+	cfg, err := a.loadConfig()
+	if err != nil {
+		return nil, nil, err
+	}
+	policy, err := privacy.NewPolicy(cfg.Privacy.Config, privacy.NewKeyring(ctx, keyringFile(cfg), keyringWrapper(cfg)))
+	if err != nil {
+		return nil, nil, err
+	}
+
+	s, failed := &store{cfg: cfg, policy: policy}, map[string]error{}
+	s.close = func() error { return closeSinks(context.WithoutCancel(ctx), s.sinks) }
+	for _, one := range cfg.Sinks {
+		sink, err := one.Config.Open(ctx, sinks.Env{Name: one.Name, Policy: policy, Log: slog.New(slog.DiscardHandler)})
+		if err != nil {
+			failed[one.Name] = err
+			continue
+		}
+		s.sinks = append(s.sinks, sink)
+	}
+	return s, failed, nil
 }
 
 // add takes in what a sink says.
