@@ -28,6 +28,7 @@ func ExampleConfig() {
 	cfg.SecretID, cfg.SecretKey = "AKIDinvented", "invented"
 	cfg.Seal = false              // it would need a keyring
 	cfg.Endpoint = server.URL() // left out, it is the bucket's own host
+	cfg.Seal = false            // there is no keyring here
 
 	sink, err := cfg.Open(ctx, sinks.Env{Name: "media", Log: slog.New(slog.DiscardHandler)})
 	if err != nil {

@@ -79,7 +79,7 @@ func childMain() bool {
 
 func uploadGigabyte(endpoint string) (peak string, err error) {
 	cfg := valid()
-	cfg.Endpoint = endpoint
+	cfg.Endpoint, cfg.Seal = endpoint, false // the digests are of the plain bytes
 	ctx := context.Background()
 	sink, err := cfg.Open(ctx, sinks.Env{Name: "media", Log: slog.New(slog.DiscardHandler)})
 	if err != nil {
