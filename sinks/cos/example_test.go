@@ -26,7 +26,7 @@ func ExampleConfig() {
 	cfg := registered.(*cos.Config)
 	cfg.Bucket, cfg.Region = "media-1250000000", "ap-guangzhou"
 	cfg.SecretID, cfg.SecretKey = "AKIDinvented", "invented"
-	cfg.Seal = false              // it would need a keyring
+	cfg.Seal = false            // it would need a keyring
 	cfg.Endpoint = server.URL() // left out, it is the bucket's own host
 	cfg.Seal = false            // there is no keyring here
 

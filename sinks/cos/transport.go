@@ -44,7 +44,7 @@ func newLinks(cfg Config, e edges) *links {
 	l := &links{
 		edges: e,
 		pool: wire.ThroughProxy(&http.Transport{
-			DialContext: dialer.DialContext,
+			DialContext:         dialer.DialContext,
 			TLSHandshakeTimeout: 10 * time.Second, IdleConnTimeout: 90 * time.Second,
 			// Enough that the slots of a busy worker keep their connections.
 			MaxIdleConns: 256, MaxIdleConnsPerHost: 128,
