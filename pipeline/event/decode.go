@@ -351,13 +351,13 @@ func scalar(value json.RawMessage) (text string, ok bool) {
 		value = list[0]
 	}
 
-	var any any
+	var decoded any
 	decoder := json.NewDecoder(bytes.NewReader(value))
 	decoder.UseNumber()
-	if decoder.Decode(&any) != nil {
+	if decoder.Decode(&decoded) != nil {
 		return "", false
 	}
-	switch v := any.(type) {
+	switch v := decoded.(type) {
 	case nil:
 		return "", true
 	case string:

@@ -2,7 +2,6 @@ package faceid
 
 import (
 	"context"
-	"errors"
 	"sort"
 	"strconv"
 	"strings"
@@ -158,8 +157,8 @@ func (f *finder) text(v, pattern, field string) (any, error) {
 	if !known || strings.TrimSpace(v) == "" {
 		return v, nil
 	}
-	decoded, isPath, err := f.short(v, mediaFields[rank])
-	if err != nil {
+	decoded, isPath, ok := f.short(v, mediaFields[rank])
+	if !ok {
 		// It will be no other when it is asked for again.
 		f.missing = append(f.missing, result.Missing{Field: field, Reason: result.NotMedia})
 		return v, nil
@@ -205,25 +204,24 @@ func inline(field string, item *spool.Item) result.Asset {
 	return result.Asset{Field: field, Kind: item.Kind(), ContentType: item.ContentType(), Content: item, Digest: item.Digest()}
 }
 
-var errNotMedia = errors.New("neither base64 nor a path in COS")
-
 // short decides what the short string of a media field is: media in base64, or a
 // path in COS. Base64 that begins like a known medium is one, whatever the
 // answer says of its storage; "/9j/" begins a JPEG, not a path. Otherwise, with
 // data storage on or in the form of a URL or a file name, it is a path.
-func (f *finder) short(v string, field mediaField) (decoded []byte, isPath bool, err error) {
-	decoded, err = extract.DecodeBase64(v)
+// ok is false for what is neither.
+func (f *finder) short(v string, field mediaField) (decoded []byte, isPath, ok bool) {
+	decoded, err := extract.DecodeBase64(v)
 	isBase64 := err == nil
 	switch {
 	case isBase64 && (field.alwaysInline || len(decoded) == 0 || spool.KindOf(decoded) != result.Unknown):
-		return decoded, false, nil
+		return decoded, false, true
 	case field.alwaysInline:
-		return nil, false, errNotMedia
+		return nil, false, false
 	case f.inCOS || strings.ContainsAny(v, ".:"):
-		return nil, true, nil
+		return nil, true, true
 	case isBase64:
-		return decoded, false, nil
+		return decoded, false, true
 	default:
-		return nil, false, errNotMedia
+		return nil, false, false
 	}
 }

@@ -191,7 +191,7 @@ func (q Query) parts() []Query {
 		wanted = strings.ReplaceAll(wanted, partVideo, "") + partVideo
 	}
 
-	var list []Query
+	list := make([]Query, 0, len(wanted))
 	for _, part := range strings.Split(wanted, "") {
 		one := q
 		one.InfoType = part

@@ -222,7 +222,7 @@ func apiError(members map[string]json.RawMessage) error {
 	if err := json.Unmarshal(members["Error"], &refusal); err != nil {
 		return failure(Transient, "%w: Error is no object", errUnexpected)
 	}
-	code, _ := new(filler).text(refusal.Code, "")
+	code := new(filler).text(refusal.Code, "")
 	if code == "" {
 		return failure(Transient, "%w: Error has no code", errUnexpected)
 	}
@@ -236,6 +236,5 @@ func requestIDOf(members map[string]json.RawMessage) string {
 	if err := decoder.Decode(&id); err != nil {
 		return ""
 	}
-	text, _ := new(filler).text(id, "")
-	return plainASCII(text)
+	return plainASCII(new(filler).text(id, ""))
 }

@@ -54,12 +54,10 @@ func (f *filler) fill(to reflect.Value, from any, path string) {
 		f.instant(leaf, from, path)
 		return
 	case *text:
-		s, _ := f.text(from, path)
-		*leaf = text(s)
+		*leaf = text(f.text(from, path))
 		return
 	case *result.Sensitive:
-		s, _ := f.text(from, path)
-		*leaf = result.NewSensitive(s)
+		*leaf = result.NewSensitive(f.text(from, path))
 		return
 	}
 
@@ -151,17 +149,22 @@ func (f *filler) list(from any, path string) []any {
 }
 
 // text returns a string, or how a number or truth is written.
-func (f *filler) text(from any, path string) (s string, ok bool) {
+func (f *filler) text(from any, path string) string {
 	switch from := from.(type) {
+	case nil:
+		return ""
 	case string:
-		return from, true
+		return from
 	case json.Number:
-		s, ok = from.String(), true
+		f.note(path, true)
+		return from.String()
 	case bool:
-		s, ok = strconv.FormatBool(from), true
+		f.note(path, true)
+		return strconv.FormatBool(from)
+	default:
+		f.note(path, false)
+		return ""
 	}
-	f.note(path, ok)
-	return s, ok
 }
 
 // number is an integer that may be null or absent.

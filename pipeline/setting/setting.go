@@ -77,12 +77,8 @@ func (l Limits) String() string {
 	case l.Enum != nil:
 		named := slices.DeleteFunc(slices.Clone(l.Enum), func(s string) bool { return s == "" })
 		text := named[0]
-		for i, one := range named[1:] {
-			between := ", "
-			if i == len(named)-2 {
-				between = " or "
-			}
-			text += between + one
+		if last := len(named) - 1; last > 0 {
+			text = strings.Join(named[:last], ", ") + " or " + named[last]
 		}
 		if len(named) < len(l.Enum) {
 			text += ", or empty"

@@ -40,7 +40,7 @@ func TestProxyRefusals(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			_, err = client.Do(request) //nolint:bodyclose // there is none
+			_, err = client.Do(request)
 			var refused *wire.ProxyError
 			if !errors.As(err, &refused) || refused.Status != status || !strings.Contains(err.Error(), want) || strings.Contains(err.Error(), "MARKED") {
 				t.Errorf("%s, %d: %v, want %q", scheme, status, err, want)
@@ -56,7 +56,7 @@ func TestProxyRefusals(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, err = (&http.Client{Transport: wire.Transport{Base: transport}}).Do(request) //nolint:bodyclose // there is none
+	_, err = (&http.Client{Transport: wire.Transport{Base: transport}}).Do(request)
 	if err == nil || !strings.Contains(err.Error(), "the proxy that HTTPS_PROXY or HTTP_PROXY names: ") {
 		t.Errorf("a proxy that is away: %v", err)
 	}

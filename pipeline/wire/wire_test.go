@@ -59,7 +59,8 @@ func TestClosedKeepsWhatAnErrorIs(t *testing.T) {
 	if !errors.Is(closed, syscall.ECONNREFUSED) || !errors.As(closed, &network) || closed.Error() != "dial tcp 127.0.0.1:1: connection refused" {
 		t.Errorf("%v", closed)
 	}
-	if slow := wire.Closed(fmt.Errorf("%s: %w", marked, os.ErrDeadlineExceeded)); slow.Error() != "timeout" || !slow.(*wire.Error).Timeout() {
+	var timeout net.Error
+	if slow := wire.Closed(fmt.Errorf("%s: %w", marked, os.ErrDeadlineExceeded)); slow.Error() != "timeout" || !errors.As(slow, &timeout) || !timeout.Timeout() {
 		t.Errorf("%v", slow)
 	}
 	if wire.Closed(io.EOF) != io.EOF || wire.Closed(nil) != nil { //nolint:errorlint // It is about identity.

@@ -40,10 +40,10 @@ func (r *route) RoundTrip(req *http.Request) (*http.Response, error) {
 // check refuses what onlyPublic would, as far as the URL shows it.
 func (r *route) check(target *url.URL) error {
 	at, err := netip.ParseAddr(target.Hostname())
-	if err != nil || r.allowPrivate || isPublic(at) {
-		return nil
+	if isAddress := err == nil; isAddress && !r.allowPrivate && !isPublic(at) {
+		return &refusedError{at}
 	}
-	return &refusedError{at}
+	return nil
 }
 
 // CloseIdleConnections ends the connections that are not in use.
@@ -82,9 +82,9 @@ func connectThrough(ctx context.Context, proxy *url.URL, address string) (net.Co
 		credentials := base64.StdEncoding.EncodeToString([]byte(proxy.User.Username() + ":" + password))
 		request.Header.Set("Proxy-Authorization", "Basic "+credentials)
 	}
-	answer, err := ask(conn, request)
-	if err == nil && answer.StatusCode != http.StatusOK {
-		err = &wire.ProxyError{Host: proxy.Host, Status: answer.StatusCode}
+	status, err := ask(conn, request)
+	if err == nil && status != http.StatusOK {
+		err = &wire.ProxyError{Host: proxy.Host, Status: status}
 	}
 	if err != nil {
 		_ = conn.Close()
@@ -93,10 +93,15 @@ func connectThrough(ctx context.Context, proxy *url.URL, address string) (net.Co
 	return conn, nil
 }
 
-// ask sends a request on a connection. The body of the answer is left unread.
-func ask(conn net.Conn, request *http.Request) (*http.Response, error) {
+// ask sends a CONNECT on a connection, and returns the status of the answer. An answer
+// that grants it has no body.
+func ask(conn net.Conn, request *http.Request) (status int, err error) {
 	if err := request.Write(conn); err != nil {
-		return nil, err
+		return 0, err
 	}
-	return http.ReadResponse(bufio.NewReader(conn), request)
+	answer, err := http.ReadResponse(bufio.NewReader(conn), request)
+	if err != nil {
+		return 0, err
+	}
+	return answer.StatusCode, answer.Body.Close()
 }

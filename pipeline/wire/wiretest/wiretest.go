@@ -111,7 +111,7 @@ func Tricks() []Trick {
 	keep("error code below a known one", func(_, w string) string {
 		return sized("200 OK", asJSON, fmt.Sprintf(`{"Response":{"Error":{"Code":"InternalError.%s","Message":%q},"RequestId":%q}}`, w, w, w))
 	})
-	keep("media that is none", func(x, w string) string {
+	keep("media that is none", func(_, w string) string {
 		return sized("200 OK", asJSON, fmt.Sprintf(`{"Response":{"Text":{"ErrCode":0},"VideoData":{"LivenessVideo":"%s*"},%q:"%s"},"RequestId":%q}`, strings.Repeat(w, 500), w, strings.Repeat(w, 9000), w))
 	})
 	keep("XML error", func(_, w string) string {
@@ -145,7 +145,7 @@ type Server struct {
 // a request is for, and loot are the values that answers hold, beside what was sent.
 func Start(t testing.TB, loot []string, role func(*http.Request) string, tricks ...Trick) *Server {
 	t.Helper()
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	listener, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
