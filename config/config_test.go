@@ -149,7 +149,7 @@ func TestProblems(t *testing.T) {
 		{"keyring KMS without key", "privacy: {kms: {secret_id: x, secret_key: y}}\n", "privacy.kms: has credentials, but no key_id"},
 		{"keyring KMS region", "privacy: {kms: {region: x}}\n", "privacy.kms.region: must be a region"},
 		{"misspelled key inline", "privacy: {keyring_fil: x}\n", "did you mean \"keyring_file\"?"},
-		{"data keys for ever", "accounts: [{name: a, secret_id: x, secret_key: y, encryption: {mode: body, kms_key_id: i, data_key_life: 48h}}]\n", "encryption.data_key_life: must be 0 to 24h"},
+		{"data keys for ever", "accounts: [{name: a, secret_id: x, secret_key: y, encryption: {mode: body, kms_key_id: i, data_key_life: 48h}}]\n", "encryption.data_key_life: must be 0s to 24h"},
 		{"passphrase of nothing", "accounts: [{name: a, secret_id: x, secret_key: y, eid: {passphrase_file: p}}]\n", "accounts[0].eid: has a passphrase_file, but no private_key_file"},
 		{"NATS URL", "nats: {url: \"http://x\"}\n", `nats.url: must be "embedded", or nats:// or tls://`},
 		{"replicas of the embedded server", "nats: {replicas: 3}\n", "nats.replicas: must be 1 with the embedded server"},
@@ -238,7 +238,7 @@ func TestSecretsAreNotPrinted(t *testing.T) {
 }
 
 func TestLoad(t *testing.T) {
-	if _, err := config.Load("/nonexistent/faceid.yaml"); err == nil || err.Error() != "/nonexistent/faceid.yaml: cannot be read: no such file or directory" {
+	if _, err := config.Load("/nonexistent/faceid.yaml"); err == nil || err.Error() != "/nonexistent/faceid.yaml: cannot be read: no such file or directory: give another path, or begin one with \"faceid-ingest config example\"" {
 		t.Errorf("got %v", err)
 	}
 	file := filepath.Join(t.TempDir(), "faceid.yaml")

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"reflect"
 	"regexp"
@@ -41,7 +42,11 @@ func LoadParts(path string) (*Config, error) {
 		if errors.As(err, &wrapped) {
 			err = wrapped.Err
 		}
-		return nil, &Error{File: path, Problem: "cannot be read: " + err.Error()}
+		problem := "cannot be read: " + err.Error()
+		if errors.Is(err, fs.ErrNotExist) {
+			problem += ": give another path, or begin one with \"faceid-ingest config example\""
+		}
+		return nil, &Error{File: path, Problem: problem}
 	}
 	return parse(path, data, os.LookupEnv)
 }

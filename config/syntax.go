@@ -57,11 +57,14 @@ func wrongLine(lines []string, at place, message string) string {
 	case strings.Contains(message, "must be specified"), strings.Contains(message, "end token"):
 		return `comes where a list or mapping in brackets is not closed: put the missing "]" or "}", also if it belongs into a line before`
 	case strings.Contains(message, "unexpected key name"):
+		if _, problem := lookalike(strings.TrimSpace(line)); problem != "" {
+			return problem
+		}
 		return `has no ":" with a space behind it`
 	}
 
 	if indent, ok := outOfLine(lines); ok {
-		return fmt.Sprintf("is indented by %d, and what it could belong to above by %s: keys of one mapping begin in the same column", len(indent.own), indent.others)
+		return fmt.Sprintf("begins in column %d, and what it could belong to above in %s: keys of one mapping begin in the same column", len(indent.own)+1, indent.others)
 	}
 	switch {
 	case strings.ContainsRune("]}", character):
@@ -95,7 +98,7 @@ func outOfLine(lines []string) (indentation, bool) {
 		// The keys of a list's item begin behind its dash.
 		for item := line; strings.HasPrefix(item[width(item):], "- "); {
 			item = strings.Repeat(" ", width(item)+2) + item[width(item)+2:]
-			open = append(open, fmt.Sprint(width(item)))
+			open = append(open, fmt.Sprint(width(item)+1))
 			if width(item) == own {
 				return indentation{}, false
 			}
@@ -103,7 +106,7 @@ func outOfLine(lines []string) (indentation, bool) {
 		if least == own {
 			return indentation{}, false
 		}
-		open = append(open, fmt.Sprint(least))
+		open = append(open, fmt.Sprint(least+1))
 		if least == 0 {
 			break
 		}

@@ -11,8 +11,8 @@ import (
 // without the value, which may be a secret.
 func TestSyntax(t *testing.T) {
 	for _, test := range []struct{ name, text, want string }{
-		{"too far left", "worker:\n  slots: 1\n ack_wait: hidden\n", `c.yaml:3:2: is not valid YAML: key "ack_wait" is indented by 1, and what it could belong to above by 0 or 2: keys of one mapping begin in the same column`},
-		{"in an item", "accounts:\n  - name: a\n    secret_id: b\n   secret_key: hidden\n", `c.yaml:4:4: is not valid YAML: key "secret_key" is indented by 3, and what it could belong to above by 0 or 2 or 4`},
+		{"too far left", "worker:\n  slots: 1\n ack_wait: hidden\n", `c.yaml:3:2: is not valid YAML: key "ack_wait" begins in column 2, and what it could belong to above in 1 or 3: keys of one mapping begin in the same column`},
+		{"in an item", "accounts:\n  - name: a\n    secret_id: b\n   secret_key: hidden\n", `c.yaml:4:4: is not valid YAML: key "secret_key" begins in column 4, and what it could belong to above in 1 or 3 or 5`},
 		{"tab", "worker:\n\tslots: hidden\n", `c.yaml:2:1: is not valid YAML: key "slots" is indented by a tab: YAML takes only spaces there`},
 		{"tab behind spaces", "worker:\n  slots: 1\n  \tack_wait: hidden\n", `c.yaml:3:3: is not valid YAML: key "ack_wait" is indented by a tab`},
 		{"twice", "worker:\n  slots: 1\n  slots: hidden\n", `c.yaml:3:3: is not valid YAML: key "slots" is there twice, first in line 2: take one`},
@@ -26,6 +26,7 @@ func TestSyntax(t *testing.T) {
 		{"no colon", "log\n  level: hidden\n", `key "log" has no ":"`},
 		{"no space", "log:\n  level:hidden\n", `with a space behind the colon`},
 		{"full-width colon", "log: {level：hidden}\n", `key "level" in log has a full-width colon, where ":" with a space behind it is meant (U+FF1A)`},
+		{"full-width colon of a mapping", "log：\n  level: hidden\n", `key "log" has a full-width colon`},
 		{"no-break space", "log:\n\u00a0\u00a0level: hidden\n", "a no-break space, where a space is meant (U+00A0)"},
 		{"list and mapping", "accounts:\n  name: a\n  - secret_id: hidden\n", "c.yaml:3:"},
 	} {

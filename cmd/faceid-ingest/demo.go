@@ -118,7 +118,7 @@ func (c *demoCmd) folder() (string, error) {
 		return "", usagef("use --dir: %w", err)
 	}
 	if len(entries) > 0 {
-		return "", usagef("use --dir: %s is not empty", c.Dir)
+		return "", usagef("use --dir: %s is not empty: name an empty folder, or a new one", c.Dir)
 	}
 	return c.Dir, os.MkdirAll(c.Dir, 0o700)
 }

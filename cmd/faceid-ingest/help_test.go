@@ -5,6 +5,8 @@ import (
 	"context"
 	"errors"
 	"io"
+	"os"
+	"os/exec"
 	"path/filepath"
 	"reflect"
 	"slices"
@@ -178,6 +180,7 @@ func TestUsageErrors(t *testing.T) {
 		{"codes 99999999999999999999", "too large"},
 		{"config check --token T", "--token is for --online"},
 		{"config check --static --online", "can't be used together"},
+		{"codes -802", "A number below zero goes behind two dashes"},
 		{"help nosuch", `no command "nosuch"`},
 		{"rnu", `did you mean "run"?`},
 		{"--config " + s.path("two.yaml") + " publish T", "name one with --account: second, main"},
@@ -252,5 +255,31 @@ func TestCompletesNames(t *testing.T) {
 		if got := strings.Fields(completion(t, line)); !slices.Contains(got, want) {
 			t.Errorf("%q is completed by %q", line, got)
 		}
+	}
+}
+
+// The first Ctrl-C ends a command that waits for an answer, and nothing is done.
+func TestInterruptedWhileAsking(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	cmd := exec.Command(binary, "--config", s.config, "erase", "TOKEN")
+	said := &log{}
+	cmd.Stderr = said
+	answer, err := cmd.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = answer.Close() }() // nobody answers
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+
+	until(t, "it asks", func() bool { return strings.Contains(said.String(), `Type "erase" to go on`) })
+	if err := cmd.Process.Signal(os.Interrupt); err != nil {
+		t.Fatal(err)
+	}
+	_ = cmd.Wait() // the code says it
+	if code := cmd.ProcessState.ExitCode(); code != exitInterrupted || !strings.Contains(said.String(), "faceid-ingest: interrupted\n") {
+		t.Errorf("exit code %d\n%s", code, said)
 	}
 }

@@ -166,7 +166,7 @@ func (c *keysResealCmd) choose(a *app, all []sinks.Sink, parked parkedResults) (
 		_, _ = fmt.Fprintf(a.stderr, "sink %s keeps nothing that could be resealed; what it has sent stays sealed as it was\n", sink.Name())
 	}
 	if len(keepers) == 0 {
-		return nil, usagef("--sink: %q is not the name of a sink whose content can be resealed", c.Sink)
+		return nil, noSink(c.Sink, "whose content can be resealed", all)
 	}
 	return keepers, nil
 }

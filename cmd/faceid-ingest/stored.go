@@ -10,6 +10,7 @@ import (
 	"os/user"
 	"path/filepath"
 	"slices"
+	"strings"
 
 	"github.com/nats-io/nats.go/jetstream"
 
@@ -112,7 +113,7 @@ func (a *app) openRecords(ctx context.Context, name string) (*store, sinks.Recor
 	if err := errors.Join(failed...); err != nil {
 		return nil, nil, err
 	}
-	return nil, nil, usagef("no configured sink keeps records that can be read: add one of type sqlite, postgres or mysql, or name it with --sink")
+	return nil, nil, noRecords(cfg, name)
 }
 
 // keys returns the keys that a token may have: of one product, or of each.
@@ -142,3 +143,13 @@ func audit(cfg *config.Config, action, reason string) (*privacy.Audit, privacy.A
 
 // auditFile is where the audit log is.
 func auditFile(cfg *config.Config) string { return filepath.Join(cfg.DataDir, "audit.log") }
+
+// noRecords says that no sink keeps records that can be read, or not the one that --sink
+// names.
+func noRecords(cfg *config.Config, name string) error {
+	there := strings.Join(sinkNames(cfg), ", ")
+	if name == "" {
+		return usagef("no configured sink keeps records that can be read: add one of type sqlite, postgres or mysql; there are %s", there)
+	}
+	return usagef("--sink: no configured sink keeps records that can be read and is named %q; there are %s", name, there)
+}

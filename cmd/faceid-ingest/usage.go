@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"regexp"
 	"strings"
 
 	"github.com/alecthomas/kong"
@@ -46,6 +47,23 @@ func usagef(format string, args ...any) error {
 type saidError struct{ error }
 
 func (e *saidError) Unwrap() error { return e.error }
+
+// noSink says that no sink can do what is wanted, or not the one that --sink names, and
+// which there are.
+func noSink[S interface{ Name() string }](name, what string, all []S) error {
+	names := make([]string, len(all))
+	for i, sink := range all {
+		names[i] = sink.Name()
+	}
+	there := strings.Join(names, ", ")
+	if name == "" {
+		return usagef("the configuration has no sink %s, only %s", what, there)
+	}
+	return usagef("--sink: %q is not the name of a sink %s; there are %s", name, what, there)
+}
+
+// belowZero matches what a number below zero is taken for.
+var belowZero = regexp.MustCompile(`unknown flag -[0-9]`)
 
 // exitCode prints err, unless it has been told already, and returns its code.
 func exitCode(ctx context.Context, err error, stderr io.Writer) int {
@@ -122,6 +140,9 @@ func usageCode(parser *kong.Kong, err error, stderr io.Writer) int {
 	}
 
 	_, _ = fmt.Fprintln(stderr, "faceid-ingest:", err)
+	if belowZero.MatchString(err.Error()) {
+		_, _ = fmt.Fprintln(stderr, "A number below zero goes behind two dashes, such as \"faceid-ingest codes -- -802\".")
+	}
 	_, _ = fmt.Fprintf(stderr, "Run \"%s --help\" for its flags and an example.\n", strings.TrimSpace("faceid-ingest "+commandPath(node)))
 	return exitUsage
 }

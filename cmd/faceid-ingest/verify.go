@@ -119,7 +119,7 @@ func (c *verifyCmd) choose(all []sinks.Sink) ([]sinks.Sink, error) {
 		}
 	}
 	if len(chosen) == 0 {
-		return nil, usagef("--sink: %q is not the name of a sink whose content can be read again", c.Sink)
+		return nil, noSink(c.Sink, "whose content can be read again", all)
 	}
 	return chosen, nil
 }
