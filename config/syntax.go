@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"unicode/utf8"
 )
@@ -98,7 +99,7 @@ func outOfLine(lines []string) (indentation, bool) {
 		// The keys of a list's item begin behind its dash.
 		for item := line; strings.HasPrefix(item[width(item):], "- "); {
 			item = strings.Repeat(" ", width(item)+2) + item[width(item)+2:]
-			open = append(open, fmt.Sprint(width(item)+1))
+			open = append(open, strconv.Itoa(width(item)+1))
 			if width(item) == own {
 				return indentation{}, false
 			}
@@ -106,7 +107,7 @@ func outOfLine(lines []string) (indentation, bool) {
 		if least == own {
 			return indentation{}, false
 		}
-		open = append(open, fmt.Sprint(least+1))
+		open = append(open, strconv.Itoa(least+1))
 		if least == 0 {
 			break
 		}

@@ -79,7 +79,7 @@ func typedConfig() *config.Config {
 		}
 	}
 
-	data, err := os.ReadFile(file)
+	data, err := os.ReadFile(file) //nolint:gosec // its user types the name
 	if err != nil {
 		return config.Default()
 	}

@@ -68,8 +68,10 @@ const exampleLead = "For example: "
 
 // addExamples puts the examples into the help of a command and of those below it.
 func addExamples(node *kong.Node) {
-	parts := []string{node.Detail}
-	for _, one := range examples[commandPath(node)] {
+	shown := examples[commandPath(node)]
+	parts := make([]string, 0, 1+len(shown))
+	parts = append(parts, node.Detail)
+	for _, one := range shown {
 		parts = append(parts, fmt.Sprintf(exampleLead+"%s.\n\n    faceid-ingest %s", lowerFirst(one.what), one.line))
 	}
 	node.Detail = strings.TrimSpace(strings.Join(parts, "\n\n"))

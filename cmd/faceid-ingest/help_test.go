@@ -187,9 +187,7 @@ func TestUsageErrors(t *testing.T) {
 		{"--config /nowhere/config.yaml list", "/nowhere/config.yaml"},
 	} {
 		args := []string{"--config", s.config}
-		for _, word := range words(t, strings.ReplaceAll(test.args, "'", `"`)) {
-			args = append(args, word)
-		}
+		args = append(args, words(t, strings.ReplaceAll(test.args, "'", `"`))...)
 		if stdout, stderr := command(t, exitUsage, "value", args...); !strings.Contains(stderr, test.want) || stdout != "" {
 			t.Errorf("%s: no %q in\n%s%s", test.args, test.want, stdout, stderr)
 		}
@@ -262,6 +260,7 @@ func TestCompletesNames(t *testing.T) {
 func TestInterruptedWhileAsking(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
+	s.command(exitDone, "keys", "new")
 	cmd := exec.Command(binary, "--config", s.config, "erase", "TOKEN")
 	said := &log{}
 	cmd.Stderr = said
@@ -274,11 +273,13 @@ func TestInterruptedWhileAsking(t *testing.T) {
 		t.Fatal(err)
 	}
 
-	until(t, "it asks", func() bool { return strings.Contains(said.String(), `Type "erase" to go on`) })
-	if err := cmd.Process.Signal(os.Interrupt); err != nil {
-		t.Fatal(err)
-	}
-	_ = cmd.Wait() // the code says it
+	ended := make(chan error, 1)
+	go func() { ended <- cmd.Wait() }()
+	until(t, "it asks", func() bool {
+		return len(ended) > 0 || strings.Contains(said.String(), `Type "erase" to go on`)
+	})
+	_ = cmd.Process.Signal(os.Interrupt) // one that has ended has said why
+	<-ended
 	if code := cmd.ProcessState.ExitCode(); code != exitInterrupted || !strings.Contains(said.String(), "faceid-ingest: interrupted\n") {
 		t.Errorf("exit code %d\n%s", code, said)
 	}

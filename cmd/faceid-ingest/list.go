@@ -94,7 +94,7 @@ func (c *listCmd) Validate() error {
 	if c.Limit < 0 {
 		return errors.New("--limit must be 0, for all, or more")
 	}
-	if !c.Day.IsZero() && !(c.From.IsZero() && c.To.IsZero()) {
+	if !c.Day.IsZero() && (!c.From.IsZero() || !c.To.IsZero()) {
 		return errors.New("--day does not go with --from and --to")
 	}
 	if !c.From.IsZero() && !c.To.IsZero() && !c.From.Before(c.To.Time) {

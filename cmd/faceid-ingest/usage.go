@@ -163,7 +163,7 @@ type helpCmd struct {
 }
 
 func (c *helpCmd) Run(parsed *kong.Context) error {
-	_, err := parsed.Kong.Parse(append(c.Command, "--help"))
+	_, err := parsed.Parse(append(c.Command, "--help"))
 	var wrong *kong.ParseError
 	// Only the words before --help can be wrong: after help is shown, that of a
 	// command lacks its arguments.

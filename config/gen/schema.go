@@ -79,8 +79,11 @@ func (d *docs) limited(f field) (object, error) {
 		if bound == "" {
 			continue
 		}
-		number := one["anyOf"].([]object)[0] //nolint:forcetypeassert // what is not a number has no bounds
-		number[keyword] = json.Number(bound)
+		alternatives, ok := one["anyOf"].([]object)
+		if !ok {
+			return nil, fmt.Errorf("%s: a %s has no bounds", f.key, f.value.Type())
+		}
+		alternatives[0][keyword] = json.Number(bound)
 	}
 	return one, nil
 }
