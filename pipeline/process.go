@@ -193,7 +193,7 @@ func (w *Worker) ingest(ctx context.Context, t *task) error {
 		return errKnown
 	case e.Parked && t.lane != event.Parked:
 		return w.forward(ctx, t)
-	case t.lane == event.Parked && w.blocked(e):
+	case t.lane == event.Parked && w.blocked(t, e):
 		w.ledgerTrouble(ctx, w.ledger.keepFresh(ctx, t, e, w.stages.names(), w.cfg.Now()))
 		return &later{quiet: true, err: errors.New("the sinks that miss the result are down")}
 	}
@@ -212,7 +212,7 @@ func (w *Worker) ingest(ctx context.Context, t *task) error {
 // keep brings what was fetched into the sinks. What they do not take now is parked,
 // so that the API is not needed again.
 func (w *Worker) keep(ctx context.Context, t *task, f fetched, e *entry) error {
-	err := w.store(ctx, f.result, e)
+	err := w.store(ctx, t, f.result, e)
 	var storing sinkErrors
 	if errors.As(err, &storing) && storing.erased() {
 		return w.eraseAgain(ctx, t)

@@ -367,6 +367,10 @@ func (w *Worker) complain(ctx context.Context, t *task, err error, wait time.Dur
 	switch {
 	case errors.As(err, &storing):
 		for _, one := range storing {
+			if one.class == sinks.ClassWaiting {
+				w.troubles.note(ctx, "waiting/"+one.sink, fmt.Sprintf("sink %s does not find an asset where the answer says it is; its result is parked or waits", one.sink), attrs...)
+				continue
+			}
 			w.troubles.note(ctx, "sink/"+one.sink, fmt.Sprintf("sink %s does not take results, they are parked or wait", one.sink), append(attrs, "class", one.class)...)
 		}
 	case errors.As(err, &pulling):

@@ -1,6 +1,7 @@
 package pipeline
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -75,30 +76,33 @@ func (s stages) keepers() []sinks.Sink {
 	return list
 }
 
-// store takes r through all stages, and leaves out what the ledger's entry says
-// is done; what is newly done it adds. Every sink of a stage is tried even when
-// another one failed, so that one sink's outage delays only what depends on it; a
-// stage begins when the one before is complete. The error is sinkErrors.
-func (w *Worker) store(ctx context.Context, r *result.Result, e *entry) error {
+// store takes the task's result through all stages, and leaves out what the ledger's
+// entry says is done; what is newly done it adds. Every sink of a stage is tried even
+// when another one failed, so that one sink's outage delays only what depends on it; a
+// stage begins when the one before is complete, but for records, which wait for archives
+// no longer than until the deadline nears. The error is sinkErrors.
+func (w *Worker) store(ctx context.Context, t *task, r *result.Result, e *entry) error {
 	e.fit(r)
 	known := len(e.Done)
-	err := w.stage(ctx, "archive", func() error {
+	archived := w.stage(ctx, "archive", func() error {
 		return each(w.stages.archive, func(a sinks.Archiver) *sinkError { return w.archive(ctx, a, r, e) })
 	})
-	if err != nil {
-		return err
+	if archived != nil && (!w.nears(t) || !isDelay(archived)) {
+		return archived
 	}
+	r.Missing = append(r.Missing, lacking(r.Assets, e.Done)...)
 	if len(e.Done) > known {
 		// Records and messages tell where archives have put things.
 		e.forget(inRecord, inNotify)
 	}
-	err = w.stage(ctx, "record", func() error {
+
+	recorded := w.stage(ctx, "record", func() error {
 		return each(w.stages.record, func(s sinks.Recorder) *sinkError {
 			return w.once(ctx, e, inRecord, s, func(ctx context.Context) error { return s.Record(ctx, r) })
 		})
 	})
-	if err != nil {
-		return err
+	if archived != nil || recorded != nil {
+		return joined(archived, recorded)
 	}
 	return w.stage(ctx, "notify", func() error {
 		return each(w.stages.notify, func(s sinks.Notifier) *sinkError {
@@ -107,10 +111,39 @@ func (w *Worker) store(ctx context.Context, r *result.Result, e *entry) error {
 	})
 }
 
-// blocked tells whether nothing can be done for a result now: all sinks of the
+// nears reports whether the deadline of a task is so near that its record waits for no
+// archive any more.
+func (w *Worker) nears(t *task) bool { return t.deadline().Sub(w.cfg.Now()) < urgentBefore }
+
+// lacking returns the assets that an archive could not have, and no other one has.
+func lacking(assets []result.Asset, done map[string][]sinks.Receipt) []result.Missing {
+	var list []result.Missing
+	for i, a := range assets {
+		var reason result.MissingReason
+		held := false
+		for _, receipts := range done {
+			if i >= len(receipts) || receipts[i].Field != a.Field {
+				continue // it is of a record, or of a message
+			}
+			// Who only refers to an object does not know its size.
+			held = held || receipts[i].Missing == "" && receipts[i].Size >= 0
+			reason = cmp.Or(reason, receipts[i].Missing)
+		}
+		if reason != "" && !held {
+			list = append(list, result.Missing{Field: a.Field, Reason: reason})
+		}
+	}
+	return list
+}
+
+// blocked tells whether nothing can be done for a task's result now: all sinks of the
 // first stage that is not complete are down, as far as they do not have it.
-func (w *Worker) blocked(e *entry) bool {
-	for _, group := range w.stages.groups() {
+func (w *Worker) blocked(t *task, e *entry) bool {
+	groups := w.stages.groups()
+	if w.nears(t) {
+		groups = [][]string{slices.Concat(w.stages.archiveNames, w.stages.recordNames), w.stages.notifyNames}
+	}
+	for _, group := range groups {
 		open := false
 		missing := 0
 		for _, name := range group {
@@ -180,7 +213,9 @@ func (w *Worker) archive(ctx context.Context, a sinks.Archiver, r *result.Result
 		}
 	}
 	for i, receipt := range e.Done[name] {
-		r.Assets[i].Stored = append(r.Assets[i].Stored, receipt)
+		if receipt.Missing == "" {
+			r.Assets[i].Stored = append(r.Assets[i].Stored, receipt)
+		}
 	}
 	return nil
 }
@@ -243,8 +278,16 @@ type sinkError struct {
 func (e *sinkError) Error() string { return fmt.Sprintf("sink %s: %v", e.sink, e.err) }
 func (e *sinkError) Unwrap() error { return e.err }
 
-// sinkErrors are the sinks of one stage that do not have a result.
+// sinkErrors are the sinks that do not have a result, of one stage or of archives and
+// records.
 type sinkErrors []*sinkError
+
+// joined returns the errors of two stages as those of one.
+func joined(one, other error) error {
+	var failed, more sinkErrors
+	_, _ = errors.As(one, &failed), errors.As(other, &more)
+	return slices.Concat(failed, more)
+}
 
 func (e sinkErrors) Error() string {
 	texts := make([]string, len(e))
@@ -268,7 +311,7 @@ func (e sinkErrors) class() (sinks.Class, time.Duration) {
 		switch one.class {
 		case sinks.ClassCanceled, sinks.ClassErased:
 			return one.class, 0
-		case sinks.ClassTransient, sinks.ClassThrottled:
+		case sinks.ClassTransient, sinks.ClassThrottled, sinks.ClassWaiting:
 			class, after = sinks.ClassTransient, max(after, one.after)
 		}
 	}

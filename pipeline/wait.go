@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/faceid-ingest/faceid-ingest/pipeline/faceid"
+	"github.com/faceid-ingest/faceid-ingest/sinks"
 )
 
 // Cause says what an event waits for. It holds no personal data and is bounded, so that it
@@ -79,6 +80,9 @@ func (c Cause) String() string {
 		text = cmp.Or(apiWaits[faceid.Class(c.Class)], "the API does not give the result")
 	case "sink":
 		text = fmt.Sprintf("sink %s does not take the result", c.Sink)
+		if c.Class == string(sinks.ClassWaiting) {
+			return fmt.Sprintf("sink %s does not find an asset where the answer says it is", c.Sink)
+		}
 	case "parking":
 		text = "a sink is down, and what is left of parking.quota is for results that are deleted sooner"
 	}

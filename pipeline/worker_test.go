@@ -115,6 +115,8 @@ func (a *api) total() int {
 type sink struct {
 	name string
 	fail func(token string, n int) error
+	// early lets it record what no archive has yet.
+	early bool
 
 	mu    sync.Mutex
 	calls map[string]int
@@ -174,7 +176,7 @@ func (a archive) Archive(ctx context.Context, r *result.Result) ([]sinks.Receipt
 	}
 	receipts := make([]sinks.Receipt, len(r.Assets))
 	for i, asset := range r.Assets {
-		receipts[i] = sinks.Receipt{Sink: a.name, Field: asset.Field, Location: a.name + "/" + r.TokenHash()}
+		receipts[i] = sinks.Receipt{Sink: a.name, Field: asset.Field, Location: a.name + "/" + r.TokenHash(), Size: -1}
 	}
 	return receipts, nil
 }
@@ -183,7 +185,8 @@ type record struct{ *sink }
 
 func (s record) Record(ctx context.Context, r *result.Result) error {
 	for _, a := range r.Assets {
-		if len(a.Stored) == 0 {
+		missing := slices.ContainsFunc(r.Missing, func(m result.Missing) bool { return m.Field == a.Field })
+		if len(a.Stored) == 0 && !missing && !s.early {
 			return sinks.Permanent(errors.New("recorded before it was archived"))
 		}
 	}

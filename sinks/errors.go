@@ -16,6 +16,10 @@ const (
 	ClassTransient Class = "transient"
 	// ClassThrottled is retried, but not before the delay the sink named.
 	ClassThrottled Class = "throttled"
+	// ClassWaiting means that the sink is well, and that this result alone waits for
+	// what others have to bring, such as an object that FaceID has not written yet. It
+	// is retried until the sink gives that up.
+	ClassWaiting Class = "waiting"
 	// ClassPermanent means that this result will never be taken, whatever the
 	// time: the event becomes a dead letter.
 	ClassPermanent Class = "permanent"
@@ -28,7 +32,7 @@ const (
 
 // Classes lists every class, for metrics that show all of them from the start.
 func Classes() []Class {
-	return []Class{ClassTransient, ClassThrottled, ClassPermanent, ClassErased, ClassCanceled}
+	return []Class{ClassTransient, ClassThrottled, ClassWaiting, ClassPermanent, ClassErased, ClassCanceled}
 }
 
 // PermanentError says that repeating the call cannot help: the sink refuses
@@ -65,10 +69,29 @@ func Throttled(err error, after time.Duration) error {
 func (e *ThrottledError) Error() string { return e.Err.Error() }
 func (e *ThrottledError) Unwrap() error { return e.Err }
 
-// ClassOf returns the class of a sink's error and, for a throttled one, the
+// WaitingError says that a result waits for something that is not the sink's to mend.
+type WaitingError struct {
+	Err error
+	// After is the least time to wait before it is looked for again.
+	After time.Duration
+}
+
+// Waiting marks err as that of a result that waits; nil stays nil.
+func Waiting(err error, after time.Duration) error {
+	if err == nil {
+		return nil
+	}
+	return &WaitingError{Err: err, After: after}
+}
+
+func (e *WaitingError) Error() string { return e.Err.Error() }
+func (e *WaitingError) Unwrap() error { return e.Err }
+
+// ClassOf returns the class of a sink's error and, for a throttled or waiting one, the
 // time to wait at least. A nil error has no class.
 func ClassOf(err error) (Class, time.Duration) {
 	var throttled *ThrottledError
+	var waiting *WaitingError
 	var permanent *PermanentError
 	switch {
 	case err == nil:
@@ -79,6 +102,8 @@ func ClassOf(err error) (Class, time.Duration) {
 		return ClassPermanent, 0
 	case errors.As(err, &throttled):
 		return ClassThrottled, throttled.After
+	case errors.As(err, &waiting):
+		return ClassWaiting, waiting.After
 	case errors.Is(err, context.Canceled):
 		return ClassCanceled, 0
 	default:

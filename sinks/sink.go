@@ -35,7 +35,10 @@ type Archiver interface {
 	Sink
 	// Archive stores every asset of r and then, last, a manifest that lists
 	// them, so that a manifest means complete. It returns one receipt per asset,
-	// in the order of r.Assets. It is idempotent per product and token:
+	// in the order of r.Assets. An asset that is nowhere to be had costs itself and
+	// not the result: for a while the error is of ClassWaiting, then the manifest and
+	// its receipt say that it is missing and why, and a later call looks for it again.
+	// Archive is idempotent per product and token:
 	// repeating it, at the same time or after a crash at any point, leaves the
 	// same state as doing it once. It does not change r.
 	//

@@ -26,6 +26,7 @@ func TestClassOf(t *testing.T) {
 		{fmt.Errorf("record: %w", sinks.ErrErased), sinks.ClassErased, 0},
 		{fmt.Errorf("record: %w", sinks.Permanent(cause)), sinks.ClassPermanent, 0},
 		{fmt.Errorf("upload: %w", sinks.Throttled(cause, 3*time.Second)), sinks.ClassThrottled, 3 * time.Second},
+		{fmt.Errorf("copy: %w", sinks.Waiting(cause, 5*time.Second)), sinks.ClassWaiting, 5 * time.Second},
 		{errors.Join(sinks.Throttled(cause, time.Second), sinks.Permanent(cause)), sinks.ClassPermanent, 0},
 	} {
 		class, after := sinks.ClassOf(test.err)

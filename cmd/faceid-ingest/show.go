@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -130,11 +131,16 @@ func showTable(out io.Writer, rec *privacy.Record) error {
 	for _, w := range rec.Warnings {
 		line("warning", fmt.Sprintf("%s %d", w.Side, w.Code))
 	}
+	missing := map[string]string{}
+	for _, m := range rec.Missing {
+		missing[m.Field] = "missing: " + missingText[m.Reason]
+	}
 	for _, asset := range rec.Assets {
-		line(asset.Field, assetText(asset))
+		line(asset.Field, cmp.Or(missing[asset.Field], assetText(asset)))
+		delete(missing, asset.Field)
 	}
 	for _, m := range rec.Missing {
-		line(m.Field, "missing: "+missingText[m.Reason])
+		line(m.Field, missing[m.Field])
 	}
 	line("unread", strings.Join(rec.Unread, ", "))
 	return table.Flush()

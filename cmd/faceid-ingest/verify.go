@@ -170,9 +170,9 @@ func (c *verifyCmd) print(a *app, sum verify.Summary) error {
 	if c.JSON {
 		return json.NewEncoder(a.stdout).Encode(sum)
 	}
-	_, err := fmt.Fprintf(a.stdout, "looked at %s in all sinks, read %s (%s), %d only referred to: %s\n",
+	_, err := fmt.Fprintf(a.stdout, "looked at %s in all sinks, read %s (%s), %d only referred to, %d known to be missing: %s\n",
 		plural(int(sum.Tokens), "token", "tokens"), plural(int(sum.Assets), "asset", "assets"), bytesText(sum.Bytes),
-		sum.Referred, plural(int(sum.Problems), "problem", "problems"))
+		sum.Referred, sum.Missing, plural(int(sum.Problems), "problem", "problems"))
 	return err
 }
 

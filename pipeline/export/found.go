@@ -156,23 +156,33 @@ func (e *Exporter) knows(sink string) bool {
 // listArchived lists the assets of an archive's manifest.
 func (f *Found) listArchived(archive sinks.ArchiveKeeper, receipts []sinks.Receipt) {
 	for _, receipt := range receipts {
+		if receipt.Missing != "" {
+			a := f.asset(receipt.Field)
+			a.elsewhere = append(a.elsewhere, fmt.Sprintf("sink %s could not have it when it was archived (%s)", archive.Name(), receipt.Missing))
+			continue
+		}
 		c := archived{archive: archive, receipt: receipt}
 		if f.record != nil {
 			c.differs = differs(f.record, receipt)
 		}
 
-		i := slices.IndexFunc(f.assets, func(a asset) bool { return a.field == receipt.Field })
-		if i < 0 {
-			i = len(f.assets)
-			f.assets = append(f.assets, asset{field: receipt.Field})
-		}
-		a := &f.assets[i]
+		a := f.asset(receipt.Field)
 		at := len(a.copies)
 		if c.differs == "" {
 			at = slices.IndexFunc(append(a.copies, archived{differs: "end"}), func(c archived) bool { return c.differs != "" })
 		}
 		a.copies = slices.Insert(a.copies, at, c)
 	}
+}
+
+// asset returns what is found of an asset; it is listed from now on.
+func (f *Found) asset(field string) *asset {
+	i := slices.IndexFunc(f.assets, func(a asset) bool { return a.field == field })
+	if i < 0 {
+		i = len(f.assets)
+		f.assets = append(f.assets, asset{field: field})
+	}
+	return &f.assets[i]
 }
 
 // differs says in what a receipt is not what the record says of the asset.

@@ -84,8 +84,12 @@ type Receipt struct {
 	// Field is the Asset.Field this is about.
 	Field string `json:"field"`
 	// Location is where to find it: a path relative to the sink's root, or a
-	// URL such as "cos://bucket/key". It holds no personal data and no token.
+	// URL such as "cos://bucket/key". It holds no personal data and no token. It is
+	// empty where the asset is missing.
 	Location string `json:"location"`
+	// Missing is set where the sink could not have the asset, and says why; empty where
+	// it has it.
+	Missing MissingReason `json:"missing,omitempty"`
 	// Size is in bytes; -1 where the sink only refers to an object whose size
 	// it could not learn.
 	Size int64 `json:"size"`

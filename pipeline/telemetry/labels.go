@@ -87,7 +87,7 @@ var closed = map[string]fixed{
 
 	"api_calls_total/class":   fixedOf(append(faceid.Classes(), "ok")...),
 	"api_calls_total/code":    fixedOf(apiCodes()...),
-	"sink_errors_total/class": fixedOf(sinks.ClassTransient, sinks.ClassThrottled, sinks.ClassPermanent, sinks.ClassErased, sinks.ClassCanceled),
+	"sink_errors_total/class": fixedOf(sinks.ClassTransient, sinks.ClassThrottled, sinks.ClassWaiting, sinks.ClassPermanent, sinks.ClassErased, sinks.ClassCanceled),
 	"verdicts_total/code":     fixedOf(verdictCodes()...),
 }
 

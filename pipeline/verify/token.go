@@ -12,6 +12,7 @@ import (
 	"strconv"
 
 	"github.com/faceid-ingest/faceid-ingest/pipeline/privacy"
+	"github.com/faceid-ingest/faceid-ingest/pipeline/result"
 	"github.com/faceid-ingest/faceid-ingest/sinks"
 )
 
@@ -21,6 +22,9 @@ func (r *run) archive(ctx context.Context, a sinks.ArchiveKeeper, key sinks.Key,
 	receipts, err := a.Manifest(ctx, key)
 	switch {
 	case erasedMeanwhile(err):
+		return nil
+	case errors.Is(err, sinks.ErrDamaged):
+		f.problem(Damaged, a.Name(), key, "", "%v", err)
 		return nil
 	case err != nil:
 		return err
@@ -59,6 +63,9 @@ func compare(archive, records string, key sinks.Key, receipts []sinks.Receipt, r
 		other, ok := told[receipt.Field]
 		delete(told, receipt.Field)
 		switch {
+		case receipt.Missing != "" && ok:
+			f.problem(Differs, records, key, receipt.Field, "sink %s lists this asset as missing (%s), and the record says where it is", archive, receipt.Missing)
+		case receipt.Missing != "":
 		case !ok:
 			f.problem(Differs, records, key, receipt.Field, "sink %s has this asset, and the record does not say so", archive)
 		case other.Location != receipt.Location:
@@ -76,6 +83,10 @@ var ecma = crc64.MakeTable(crc64.ECMA)
 
 // asset reads one asset whole.
 func (r *run) asset(ctx context.Context, a sinks.ArchiveKeeper, key sinks.Key, receipt sinks.Receipt, f *finding) error {
+	if receipt.Missing != "" {
+		f.summary.Missing++
+		return nil
+	}
 	content, err := a.OpenAsset(ctx, key, receipt)
 	if errors.Is(err, sinks.ErrNotFound) && receipt.SHA256 == "" && receipt.CRC64 == "" {
 		f.summary.Referred++
@@ -153,13 +164,16 @@ func (r *run) record(ctx context.Context, records sinks.RecordKeeper, key sinks.
 		switch {
 		case errors.Is(err, sinks.ErrNotFound):
 			f.later = append(f.later, doubt{MissingManifest, archive, records})
+		case errors.Is(err, sinks.ErrDamaged):
+			// Found when the archive is gone through.
 		case err != nil:
 			return err
 		}
 	}
 	archived := slices.ContainsFunc(rec.Assets, func(a privacy.Asset) bool { return len(a.Stored) > 0 })
 	for _, asset := range rec.Assets {
-		if len(asset.Stored) == 0 && archived && len(r.archives) > 0 { // else the archives were configured later
+		known := slices.ContainsFunc(rec.Missing, func(m result.Missing) bool { return m.Field == asset.Field })
+		if len(asset.Stored) == 0 && !known && archived && len(r.archives) > 0 { // else the archives were configured later
 			f.problem(MissingObject, records.Name(), key, asset.Field, "the record does not say where this asset is")
 		}
 	}
@@ -202,6 +216,8 @@ func (d doubt) settle(ctx context.Context, key sinks.Key, f *finding) error {
 	rec, recordErr := d.records.Get(ctx, key)
 	noManifest, noRecord := errors.Is(manifestErr, sinks.ErrNotFound), errors.Is(recordErr, sinks.ErrNotFound)
 	switch {
+	case errors.Is(manifestErr, sinks.ErrDamaged):
+		return nil // found when the archive is gone through
 	case manifestErr != nil && !noManifest:
 		return manifestErr
 	case recordErr != nil && !noRecord:

@@ -37,7 +37,7 @@ const (
 	// MissingObject means that an asset which a manifest or record lists is gone.
 	MissingObject Kind = "missing_object"
 	// Damaged means that an asset has other bytes than its digest says, or is not
-	// authentic.
+	// authentic, or that a manifest cannot be read.
 	Damaged Kind = "damaged"
 	// MissingManifest means that a record tells of assets in an archive that has
 	// no manifest of the token.
@@ -73,6 +73,8 @@ type Summary struct {
 	Bytes  int64 `json:"bytes"`
 	// Referred are assets that an archive only points to and cannot read.
 	Referred int64 `json:"referred"`
+	// Missing are assets that archives list as missing since they were archived.
+	Missing  int64 `json:"missing"`
 	Problems int64 `json:"problems"`
 }
 
@@ -311,6 +313,7 @@ func (s *Summary) add(f finding) {
 	s.Assets += f.summary.Assets
 	s.Bytes += f.summary.Bytes
 	s.Referred += f.summary.Referred
+	s.Missing += f.summary.Missing
 	s.Problems += int64(len(f.problems))
 }
 

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -16,7 +17,8 @@ import (
 // Archive implements sinks.Archiver. A receipt's location is "cos://bucket/key". Its
 // size and digests are those of the asset, also where its object is sealed; of an
 // asset that did not pass through this process, size and CRC-64 are those that COS
-// tells.
+// tells. What FaceID put into COS and is not there is waited for, and then missing: see
+// Config.MissingAfter.
 //
 // A result of an unknown product, with two assets of one field, or with an asset that
 // is neither inline nor at a usable place in COS gives a permanent error, and so does
@@ -67,7 +69,7 @@ type token struct {
 
 func (s *Sink) archiveToken(ctx context.Context, r *result.Result) (*Manifest, error) {
 	x, fresh, err := s.settle(ctx, index{
-		Version: indexVersion, Product: r.Product, TokenHash: r.TokenHash(), place: s.keys.place(r),
+		Version: indexVersion, Product: r.Product, TokenHash: r.TokenHash(), Since: r.FetchedAt.UTC(), place: s.keys.place(r),
 	})
 	if err != nil {
 		return nil, err
@@ -83,11 +85,11 @@ func (s *Sink) archiveToken(ctx context.Context, r *result.Result) (*Manifest, e
 			return nil, err
 		}
 	}
-	m, missing := t.compare(r, old)
-	if old != nil && len(missing) == 0 && bytes.Equal(old.encode(), m.encode()) {
+	m, open := t.compare(r, old)
+	if old != nil && len(open) == 0 && bytes.Equal(old.encode(), m.encode()) {
 		return m, nil
 	}
-	if err := t.store(ctx, r, m, missing, old != nil); err != nil {
+	if err := t.store(ctx, r, m, open, old); err != nil {
 		return nil, err
 	}
 	if err := t.outlived(ctx); err != nil {
@@ -120,7 +122,7 @@ func (t *token) lose(ctx context.Context) error {
 }
 
 // compare returns the manifest that r is to have, and which of its assets the old
-// one, which may be nil, does not list.
+// one, which may be nil, does not list as they are.
 func (t *token) compare(r *result.Result, old *Manifest) (*Manifest, []int) {
 	m := &Manifest{
 		Version: manifestVersion, Product: r.Product, TokenHash: t.TokenHash,
@@ -132,7 +134,7 @@ func (t *token) compare(r *result.Result, old *Manifest) (*Manifest, []int) {
 			listed[e.Field] = e
 		}
 	}
-	var missing []int
+	var open []int
 	for i, a := range r.Assets {
 		e := t.entry(a)
 		if o, ok := listed[a.Field]; ok && t.same(o, e, a) {
@@ -140,11 +142,11 @@ func (t *token) compare(r *result.Result, old *Manifest) (*Manifest, []int) {
 			o.Kind, o.ContentType = e.Kind, e.ContentType
 			e = o
 		} else {
-			missing = append(missing, i)
+			open = append(open, i)
 		}
 		m.Assets[i] = e
 	}
-	return m, missing
+	return m, open
 }
 
 // entry returns what is known of an asset before it is stored.
@@ -166,7 +168,7 @@ func (t *token) entry(a result.Asset) Entry {
 // same tells whether the old entry is of the asset that the new one describes. The
 // manifest is believed: objects are whole when it is written.
 func (t *token) same(old, e Entry, a result.Asset) bool {
-	if old.Location != e.Location || old.Source != e.Source || old.Region != e.Region {
+	if old.Missing != "" || old.Location != e.Location || old.Source != e.Source || old.Region != e.Region {
 		return false
 	}
 	// What is locked keeps the form that it has.
@@ -182,27 +184,73 @@ func (t *token) copies(a result.Asset) bool {
 	return a.Content == nil && t.sink.cfg.Mode == modeCopy && !strings.Contains(a.COS.Key, "?")
 }
 
-// store brings the folder to what m lists, and completes m. If objects that a
-// manifest lists are about to change, the manifest goes first.
-func (t *token) store(ctx context.Context, r *result.Result, m *Manifest, missing []int, replace bool) error {
-	if replace && len(missing) > 0 {
+// store brings the folder to what m lists, and completes m: open are the assets to be
+// stored. If objects that the old manifest lists are about to change, that goes first;
+// it is nil if there is none.
+func (t *token) store(ctx context.Context, r *result.Result, m *Manifest, open []int, old *Manifest) error {
+	if old != nil && old.changes(m, open) {
 		// In a bucket with versions it is only hidden, and stays as evidence.
 		if _, err := t.sink.archive.removeVersion(ctx, t.manifest(), ""); err != nil {
 			return t.final(fmt.Errorf("the manifest of an earlier answer: %w", err))
 		}
+		old = nil
 	}
-	for _, i := range missing {
-		if err := t.storeAsset(ctx, r.Assets[i], &m.Assets[i]); err != nil {
-			return t.final(fmt.Errorf("asset %d (%s): %w", i, result.FieldName(r.Assets[i].Field), err))
+
+	var waiting error
+	for _, i := range open {
+		err := t.storeAsset(ctx, r.Assets[i], &m.Assets[i])
+		if err != nil {
+			err = fmt.Errorf("asset %d (%s): %w", i, result.FieldName(r.Assets[i].Field), err)
+		}
+		switch left, after := t.patience(r); {
+		case err == nil:
+		case !errors.Is(err, errMissing):
+			return t.final(err)
+		case left > 0:
+			waiting = sinks.Waiting(fmt.Errorf("%w; FaceID may still be writing it: it is asked for again for %s", err, left.Round(time.Second)), after)
+		default:
+			m.Assets[i].Missing = result.NotFound
 		}
 	}
 	if err := ctx.Err(); err != nil {
 		return err
 	}
+	if waiting != nil {
+		return waiting // what is there is stored
+	}
+
+	if old != nil && bytes.Equal(old.encode(), m.encode()) {
+		return nil // what was missing still is
+	}
 	if err := t.putManifest(ctx, m); err != nil {
 		return t.final(fmt.Errorf("manifest: %w", err))
 	}
 	return nil
+}
+
+// maxPause is the longest time between two looks for what is not there.
+const maxPause = 10 * time.Minute
+
+// patience returns how much longer what is not there is waited for, 0 or less if that is
+// over, and after what time it is looked for again: the longer it is not there, the later.
+func (t *token) patience(r *result.Result) (left, after time.Duration) {
+	since := t.Since
+	if since.IsZero() {
+		since = r.FetchedAt
+	}
+
+	// A clock that was set must not have anybody wait for days.
+	waited := t.sink.links.edges.now().Sub(since).Abs()
+	left = t.sink.cfg.MissingAfter.Duration() - waited
+	return left, min(waited/2, maxPause, left)
+}
+
+// changes reports whether objects that m lists change when some assets of the next
+// manifest are stored. What was missing has none.
+func (m *Manifest) changes(next *Manifest, open []int) bool {
+	return slices.ContainsFunc(open, func(i int) bool {
+		return !slices.ContainsFunc(m.Assets, func(e Entry) bool { return e.Field == next.Assets[i].Field && e.Missing != "" })
+	})
 }
 
 // final makes an object lock a permanent error: what it keeps differs from this
@@ -216,7 +264,7 @@ func (t *token) final(err error) error {
 }
 
 // putManifest writes the manifest. One that is the same and locked already is as
-// good.
+// good. One that lists something missing is not locked, for it may be found.
 func (t *token) putManifest(ctx context.Context, m *Manifest) error {
 	b := t.sink.archive
 	_, err := b.putSmall(ctx, t.manifest(), m.encode(), plainHeaders())
@@ -228,6 +276,9 @@ func (t *token) putManifest(ctx context.Context, m *Manifest) error {
 	}
 	if err != nil {
 		return err
+	}
+	if !m.whole() {
+		return nil
 	}
 	return t.retain(ctx, t.manifest())
 }

@@ -164,9 +164,10 @@ func TestNotThereYet(t *testing.T) {
 	for _, mode := range []string{"copy", "reference", "pull"} {
 		c := newCloud(t, costest.BucketOptions{}, func(c *cos.Config) { c.Mode = mode })
 		sink, r := c.open(t, cos.Edges{}), onlyForeign(0)
+		r.FetchedAt = time.Now()
 		c.server.Inject(costest.Fault{Bucket: faceidBucket, Action: "HeadObject", Times: 2, Status: 404})
 		for range 2 {
-			fails(t, sink, r, sinks.ClassTransient, "asset 0 (VideoData.LivenessVideo)", faceidBucket, "not there yet")
+			fails(t, sink, r, sinks.ClassWaiting, "asset 0 (VideoData.LivenessVideo)", faceidBucket, "not there", "asked for again")
 		}
 		receipt := archive(t, sink, r)[0]
 		if want := foreign(r.Assets[0].COS.Key); receipt.Size != int64(len(want)) || receipt.CRC64 == "" || (receipt.SHA256 != "") != (mode == "pull") {
@@ -189,7 +190,10 @@ func TestForeignAssetsInTrouble(t *testing.T) {
 		"the copy failed":  {"copy", func(c *cloud, _ *result.Result) { c.server.Inject(costest.Fault{CopyError: true}) }, sinks.ClassTransient, []string{archiveBucket, "began it and then failed"}},
 		"gone meanwhile": {"copy", func(c *cloud, _ *result.Result) {
 			c.server.Inject(costest.Fault{Action: "PutObjectCopy", Status: 404, Code: "NoSuchKey"})
-		}, sinks.ClassTransient, []string{"not there any more"}},
+		}, sinks.ClassWaiting, []string{"FaceID's object is not there"}},
+		"gone while it is pulled": {"pull", func(c *cloud, _ *result.Result) {
+			c.server.Inject(costest.Fault{Action: "GetObject", Bucket: faceidBucket, Status: 404, Code: "NoSuchKey"})
+		}, sinks.ClassWaiting, []string{"FaceID's object is not there"}},
 		"cut off": {"pull", func(c *cloud, _ *result.Result) {
 			c.server.Inject(costest.Fault{Action: "GetObject", Bucket: faceidBucket, CutBody: 100})
 		}, sinks.ClassTransient, []string{faceidBucket, "unexpected EOF"}},
@@ -205,6 +209,7 @@ func TestForeignAssetsInTrouble(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			c := newCloud(t, costest.BucketOptions{}, func(c *cos.Config) { c.Mode = test.mode })
 			r := onlyForeign(0)
+			r.FetchedAt = time.Now()
 			c.server.Put(faceidBucket, r.Assets[0].COS.Key, "video/mp4", foreign("x"))
 			test.spoil(c, r)
 			sink, err := cos.OpenWith(t.Context(), *c.cfg, c.env(), cos.Edges{})

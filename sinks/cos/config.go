@@ -7,6 +7,7 @@ import (
 	"net/url"
 	"regexp"
 	"strings"
+	"time"
 
 	"github.com/faceid-ingest/faceid-ingest/sinks"
 )
@@ -47,6 +48,11 @@ type Config struct {
 	// them server side, "reference" leaves them where they are, "pull" takes them
 	// through this process. Default copy.
 	Mode string `yaml:"mode" enum:"copy,reference,pull"`
+	// MissingAfter is how long an asset that FaceID put into COS is waited for that is not
+	// there, from when the token's first result was fetched, up to 2d. The others are
+	// stored without it then; the manifest and the record list it as not_found, and an
+	// event published with --again looks for it once more. Default 1h.
+	MissingAfter sinks.Duration `yaml:"missing_after" min:"0s" max:"2d"`
 	// Key is the template of object keys, of letters, digits, "/_.=-" and {date} (the
 	// UTC day on which the token's first result was fetched), {year}, {month}, {day},
 	// {product}, {account}, {token_hash}, {field} and {ext}. What is behind the last
@@ -64,7 +70,8 @@ type Config struct {
 	KMSKeyID string `yaml:"kms_key_id"`
 	// Tags are set on each asset, at most ten.
 	Tags map[string]string `yaml:"tags"`
-	// Retention locks assets and manifests; the bucket must have object lock.
+	// Retention locks assets and manifests; the bucket must have object lock. A manifest
+	// that lists a missing asset is locked once that is found.
 	Retention Retention `yaml:"retention"`
 
 	// SinglePutLimit is the size up to which an asset is uploaded by one request, at
@@ -131,6 +138,7 @@ func defaultConfig() *Config {
 	return &Config{
 		Credentials: static, Mode: modeCopy, SSE: sseNone,
 		Key:            "{date}/{product}/{token_hash}/{field}.{ext}",
+		MissingAfter:   sinks.Duration(time.Hour),
 		SinglePutLimit: 16 << 20, PartSize: 16 << 20, PartWorkers: 4, Seal: true,
 	}
 }

@@ -34,6 +34,9 @@ type index struct {
 	// ErasedAt and Reason say when and why, in a tombstone that notes it.
 	ErasedAt time.Time `json:"erased_at,omitzero"`
 	Reason   string    `json:"reason,omitempty"`
+	// Since is when the first result of the token was fetched; zero if an earlier
+	// version did not note it.
+	Since time.Time `json:"since,omitzero"`
 	// place is empty in the tombstone of a token of which there was nothing.
 	place
 	// versioned says that the bucket has versions.
@@ -64,7 +67,7 @@ func (x index) encode() []byte {
 	return append(b, '\n')
 }
 
-var errIndex = errors.New("the index object is not one that this version wrote: look who did, and move it away")
+var errIndex = fmt.Errorf("%w: the index object is not one that this version wrote: look who did, and move it away", sinks.ErrDamaged)
 
 // parseIndex reads what may have been damaged or forged. The folder it names can be
 // no other token's.

@@ -86,7 +86,7 @@ func (s *Sink) holding(ctx context.Context, x index) (sinks.Holding, error) {
 	}
 	if m != nil {
 		for _, e := range m.Assets {
-			if e.referenced() {
+			if e.referenced() && e.Missing == "" {
 				held.Assets++
 			}
 		}
@@ -240,10 +240,12 @@ func (s *Sink) eachWhole(ctx context.Context, objects []listed, after sinks.Key,
 // whole tells whether a token is archived and not erased.
 func (s *Sink) whole(ctx context.Context, key sinks.Key) (bool, error) {
 	x, err := s.readIndex(ctx, key)
-	if errors.Is(err, errNoObject) || err == nil && x.Erased {
+	switch {
+	case errors.Is(err, errNoObject), err == nil && x.Erased:
 		return false, nil
-	}
-	if err != nil {
+	case errors.Is(err, errIndex):
+		return true, nil // whoever looks at the token finds that out
+	case err != nil:
 		return false, err
 	}
 	_, err = s.archive.head(ctx, x.manifest())
@@ -315,6 +317,9 @@ func (s *Sink) openAsset(ctx context.Context, key sinks.Key, receipt sinks.Recei
 }
 
 func (s *Sink) openEntry(ctx context.Context, x index, e *Entry) (io.ReadCloser, error) {
+	if e.Missing != "" {
+		return nil, fmt.Errorf("%w: it was missing when the result was archived (%s)", sinks.ErrNotFound, e.Missing)
+	}
 	from := s.archive
 	name, key, _ := split(e.Location)
 	if e.referenced() {
@@ -352,7 +357,7 @@ func (c *checked) Read(p []byte) (int, error) {
 	_, _ = c.sha.Write(p[:n]) // never fails
 	_, _ = c.crc.Write(p[:n]) // never fails
 	if c.read += int64(n); c.read > c.entry.Size || errors.Is(err, io.EOF) && !c.right() {
-		return 0, errContent
+		return 0, sinks.ErrDamaged
 	}
 	return n, err
 }

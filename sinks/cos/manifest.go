@@ -5,8 +5,8 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
-	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -24,7 +24,7 @@ const (
 
 // errManifest means that an object is no manifest of ours. Whatever wrote it, the
 // next delivery of the token replaces it.
-var errManifest = errors.New("not a manifest of version 1")
+var errManifest = fmt.Errorf("%w: not a manifest of version 1", sinks.ErrDamaged)
 
 // Manifest lists what the archive holds of one token. It says nothing about the
 // person and nothing that differs from one fetch of a result to the next, so that
@@ -46,8 +46,12 @@ type Entry struct {
 	Field       string      `json:"field"`
 	Kind        result.Kind `json:"kind"`
 	ContentType string      `json:"content_type"`
-	// Location is where the asset is, as "cos://bucket/key".
+	// Location is where the asset is, as "cos://bucket/key", or would be if it were not
+	// missing.
 	Location string `json:"location"`
+	// Missing says why there is no object, of an asset that could not be had; the
+	// sizes and digests below are then of nothing.
+	Missing result.MissingReason `json:"missing,omitempty"`
 	// Source is where FaceID put an asset that was copied or pulled.
 	Source string `json:"source,omitempty"`
 	// Region is set for an asset that was left where FaceID put it.
@@ -91,6 +95,11 @@ func (e *Entry) digest() (result.Digest, error) {
 
 // referenced tells whether the asset was left where FaceID put it.
 func (e *Entry) referenced() bool { return e.Region != "" }
+
+// whole reports whether no asset of the manifest is missing.
+func (m *Manifest) whole() bool {
+	return !slices.ContainsFunc(m.Assets, func(e Entry) bool { return e.Missing != "" })
+}
 
 // split returns the bucket and key of a location.
 func split(location string) (bucket, key string, ok bool) {
@@ -155,6 +164,10 @@ func (s *Sink) readManifest(ctx context.Context, x index) (*Manifest, error) {
 func (s *Sink) receipts(m *Manifest) []sinks.Receipt {
 	receipts := make([]sinks.Receipt, len(m.Assets))
 	for i, e := range m.Assets {
+		if e.Missing != "" {
+			receipts[i] = sinks.Receipt{Sink: s.name, Field: e.Field, Size: -1, Missing: e.Missing}
+			continue
+		}
 		receipts[i] = sinks.Receipt{
 			Sink: s.name, Field: e.Field, Location: e.Location,
 			Size: e.Size, SHA256: e.SHA256, CRC64: e.CRC64,

@@ -21,11 +21,8 @@ const maxCopy = 5 << 30
 func (t *token) storeForeign(ctx context.Context, a result.Asset, e *Entry) error {
 	from := t.sink.links.bucket(a.COS.Bucket, a.COS.Region, t.sink.links.source)
 	there, err := from.head(ctx, a.COS.Key)
-	if errors.Is(err, errNoObject) {
-		return fmt.Errorf("%w; it is not there yet: FaceID may still be writing it, and it is asked for again", err)
-	}
 	if err != nil {
-		return err
+		return missing(err)
 	}
 	e.Size, e.CRC64 = there.size, there.crc
 	switch {
@@ -62,11 +59,8 @@ func (t *token) copyForeign(ctx context.Context, from *bucket, source string, wa
 		}
 		return to.whyLocked(ctx, key, "", err)
 	}
-	if errors.Is(err, errNoObject) {
-		return fmt.Errorf("%w; it is not there any more", err)
-	}
 	if err != nil {
-		return err
+		return missing(err)
 	}
 	same, err := t.holds(ctx, key, want)
 	if err != nil {
@@ -93,7 +87,7 @@ func (t *token) pull(ctx context.Context, from *bucket, source string, want stat
 	content := remote{ctx, from, source}
 	p, err := t.sink.measure(ctx, content, want.size)
 	if err != nil {
-		return t.vanished(err)
+		return missing(err)
 	}
 	if want.crc != "" && p.digest.CRC64String() != want.crc {
 		return fmt.Errorf("%s: the object came with other bytes than COS says it has", from)
@@ -103,15 +97,17 @@ func (t *token) pull(ctx context.Context, from *bucket, source string, want stat
 		if n == 0 {
 			return io.NopCloser(strings.NewReader("")), nil // there is no empty range
 		}
-		return from.get(ctx, source, offset, n)
+		body, err := from.get(ctx, source, offset, n)
+		return body, missing(err)
 	}
-	return t.vanished(t.put(ctx, content, p, open, e))
+	return t.put(ctx, content, p, open, e)
 }
 
-// vanished says what it means that an object was there a moment ago.
-func (t *token) vanished(err error) error {
+// missing has the error of a request for FaceID's object say so, if the object is not
+// there.
+func missing(err error) error {
 	if errors.Is(err, errNoObject) {
-		return fmt.Errorf("%w; it was there a moment ago", err)
+		return fmt.Errorf("%w: %w", errMissing, err)
 	}
 	return err
 }

@@ -11,6 +11,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 
 	"go.uber.org/goleak"
@@ -88,6 +89,15 @@ type cloud struct {
 	// keyring seals for sinks whose environment has no policy that does, and policy is
 	// what the last sink had.
 	keyring, policy *privacy.Policy
+	// gone are keys of FaceID's objects that are not there.
+	gone sync.Map
+}
+
+// Vanish implements sinktest.Vanisher.
+func (c *cloud) Vanish(_ testing.TB, object result.COSObject) (back func()) {
+	c.gone.Store(object.Key, true)
+	c.server.Delete(object.Bucket, object.Key)
+	return func() { c.gone.Delete(object.Key) }
 }
 
 func newCloud(t testing.TB, options costest.BucketOptions, change func(*cos.Config)) *cloud {
@@ -154,11 +164,11 @@ func (c *cloud) Open(t testing.TB, env sinks.Env, faults *sinktest.Faults) sinks
 }
 
 // seeding is a sink for whose results FaceID has put the objects into its bucket.
-func (c *cloud) seeding(sink *cos.Sink) sinks.ArchiveKeeper { return &seeding{sink, c.server} }
+func (c *cloud) seeding(sink *cos.Sink) sinks.ArchiveKeeper { return &seeding{sink, c} }
 
 type seeding struct {
 	*cos.Sink
-	server *costest.Server
+	cloud *cloud
 }
 
 // Archive lets the objects be there first. What the suite names hostile is put where
@@ -177,8 +187,9 @@ func (s *seeding) Archive(ctx context.Context, r *result.Result) ([]sinks.Receip
 				object.Key = "hostile"
 			}
 		}
-		if _, there := s.server.Body(object.Bucket, object.Key); !there {
-			s.server.Put(object.Bucket, object.Key, "video/mp4", foreign(object.Key))
+		_, there := s.cloud.server.Body(object.Bucket, object.Key)
+		if _, gone := s.cloud.gone.Load(object.Key); !there && !gone {
+			s.cloud.server.Put(object.Bucket, object.Key, "video/mp4", foreign(object.Key))
 		}
 		c.Assets[i].COS = &object
 	}
@@ -254,6 +265,10 @@ func (c *cloud) manifest(t testing.TB, key sinks.Key, body []byte) []result.Rece
 	must(t, err)
 	receipts := []result.Receipt{}
 	for _, e := range m.Assets {
+		if e.Missing != "" {
+			receipts = append(receipts, result.Receipt{Field: e.Field, Size: -1, Missing: e.Missing})
+			continue
+		}
 		receipts = append(receipts, result.Receipt{Field: e.Field, Location: e.Location, Size: e.Size, SHA256: e.SHA256, CRC64: e.CRC64})
 	}
 	return receipts

@@ -26,6 +26,8 @@ import (
 var (
 	// errNoObject means that there is no object under a key.
 	errNoObject = errors.New("no such object")
+	// errMissing means that there is no object where FaceID is said to have put one.
+	errMissing = errors.New("FaceID's object is not there")
 	// errNoBucket means that the bucket is not there, or in another region.
 	errNoBucket = errors.New("there is no such bucket")
 	// errExists means that an object that was to be created is there already.

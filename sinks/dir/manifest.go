@@ -26,7 +26,7 @@ const (
 
 // errManifest means that a file is no manifest of ours. Whatever wrote it, the
 // next delivery of the token replaces it.
-var errManifest = errors.New("not a manifest of version 1")
+var errManifest = fmt.Errorf("%w: not a manifest of version 1", sinks.ErrDamaged)
 
 // Manifest lists what the archive holds of one token. It says nothing about the
 // person and nothing that differs from one fetch of a result to the next, so that

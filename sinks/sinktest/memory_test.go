@@ -11,6 +11,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/faceid-ingest/faceid-ingest/pipeline/privacy"
 	"github.com/faceid-ingest/faceid-ingest/pipeline/result"
@@ -34,6 +35,8 @@ type memory struct {
 	second  chan struct{}
 	junk    int
 	mark    privacy.Mark
+	// vanished are keys of objects of FaceID that are not there.
+	vanished map[string]bool
 	// checked is done when a delivery has seen that its token is not erased,
 	// erased when two calls of Erase are over.
 	checked, erased signal
@@ -86,7 +89,7 @@ func factory(b bug) sinktest.Factory {
 
 func newMemory(b bug) *memory {
 	return &memory{
-		bug: b, tokens: map[string]*tokenState{}, second: make(chan struct{}),
+		bug: b, tokens: map[string]*tokenState{}, vanished: map[string]bool{}, second: make(chan struct{}),
 		checked: newSignal(1), erased: newSignal(2),
 	}
 }
@@ -101,6 +104,13 @@ func (m *memory) Open(_ testing.TB, env sinks.Env, faults *sinktest.Faults) sink
 		}
 	}
 	return &memorySink{memory: m, env: env, faults: faults}
+}
+
+func (m *memory) Vanish(_ testing.TB, object result.COSObject) (back func()) {
+	m.vanished[object.Key] = true
+	return func() {
+		m.vanished[object.Key] = m.bug == "never looks again for what is missing" && len(m.tokens) > 2
+	}
 }
 
 func (m *memory) state(p result.Product, token string) *tokenState {
@@ -226,8 +236,18 @@ func (s *memorySink) Archive(ctx context.Context, r *result.Result) ([]sinks.Rec
 	for _, a := range r.Assets {
 		receipts = append(receipts, s.receipt(r, a))
 	}
+	waiting, err := s.missing(r, receipts)
+	if err != nil {
+		return nil, err
+	}
 	if receipts == nil && s.bug != "has no empty manifest" {
 		receipts = []sinks.Receipt{}
+	}
+	if waiting {
+		if err := s.putObjects(ctx, state, r); err != nil {
+			return nil, err
+		}
+		return nil, sinks.Waiting(errors.New("not there yet"), 0)
 	}
 	if err := s.write(ctx, state, r, receipts); err != nil {
 		return nil, err
@@ -243,6 +263,23 @@ func (s *memorySink) Archive(ctx context.Context, r *result.Result) ([]sinks.Rec
 		}
 	}
 	return receipts, nil
+}
+
+// missing marks the receipts of objects that are not there, or reports that they may come.
+func (s *memorySink) missing(r *result.Result, receipts []sinks.Receipt) (waiting bool, err error) {
+	for i, a := range r.Assets {
+		if a.COS == nil || !s.vanished[a.COS.Key] || s.bug == "keeps quiet about what is missing" && time.Since(r.FetchedAt) > time.Hour {
+			continue
+		}
+		if s.bug == "fails for what is missing" {
+			return false, errors.New("no such object")
+		}
+		if time.Since(r.FetchedAt) < time.Hour && s.bug != "gives up at once what is missing" || s.bug == "waits for ever for what is missing" {
+			return true, nil
+		}
+		receipts[i] = sinks.Receipt{Sink: s.env.Name, Field: a.Field, Size: -1, Missing: result.NotFound}
+	}
+	return false, nil
 }
 
 func (s *memorySink) begin(ctx context.Context, r *result.Result) error {
@@ -321,7 +358,14 @@ func (s *memorySink) write(ctx context.Context, state *tokenState, r *result.Res
 			return err
 		}
 	}
-	for i, a := range r.Assets {
+	if err := s.putObjects(ctx, state, r); err != nil {
+		return err
+	}
+	return putManifest()
+}
+
+func (s *memorySink) putObjects(ctx context.Context, state *tokenState, r *result.Result) error {
+	for _, a := range r.Assets {
 		if a.Content == nil {
 			continue
 		}
@@ -329,11 +373,11 @@ func (s *memorySink) write(ctx context.Context, state *tokenState, r *result.Res
 		if err != nil {
 			return err
 		}
-		if err := s.put(ctx, state, receipts[i].Location, b); err != nil {
+		if err := s.put(ctx, state, s.receipt(r, a).Location, b); err != nil {
 			return err
 		}
 	}
-	return putManifest()
+	return nil
 }
 
 func (s *memorySink) put(ctx context.Context, state *tokenState, location string, b []byte) error {

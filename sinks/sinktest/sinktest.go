@@ -11,7 +11,9 @@
 // What a sink can do beyond the least is held to sinks/keeper.go: a sinks.Eraser
 // to Erase, a sinks.Keeper to Holds, Keys, Reseal and what it notes of the keyring, and
 // those that read back to giving back what they were given. The steps of Erase and
-// Reseal fail, too, by way of the Faults that Destination.Open is given.
+// Reseal fail, too, by way of the Faults that Destination.Open is given. An archive that
+// looks at what FaceID put into COS is held to what it does when that is not there, if its
+// Destination is a Vanisher.
 //
 // The package is for tests only. Its results (see Result) may be used by other
 // packages' tests too: the persons in them are invented and their values can be
@@ -136,6 +138,7 @@ var checks = []check{
 	{"EmptyAsset", emptyAsset},
 	{"NoAssets", noAssets},
 	{"OnlyCOSAssets", onlyCOSAssets},
+	{"MissingAsset", missingAsset},
 	{"WrongContent", wrongContent},
 	{"HostileValues", hostileValues},
 	{"NoPersonalData", noPersonalData},

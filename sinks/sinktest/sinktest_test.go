@@ -57,6 +57,11 @@ func TestBadSinkFails(t *testing.T) {
 		{"loses empty assets", "EmptyAsset", "nothing is stored"},
 		{"has no empty manifest", "NoAssets", "no manifest"},
 		{"loses assets in COS", "OnlyCOSAssets", "location"},
+		{"fails for what is missing", "MissingAsset", "class"},
+		{"gives up at once what is missing", "MissingAsset", "class"},
+		{"waits for ever for what is missing", "MissingAsset", "deliver a result"},
+		{"keeps quiet about what is missing", "MissingAsset", "say of a missing asset"},
+		{"never looks again for what is missing", "MissingAsset", "location"},
 		{"believes what it reads", "WrongContent", "was archived"},
 		{"tidies names", "HostileValues", "differs from the asset"},
 		{"stores values in the clear", "NoPersonalData", "holds a personal value"},
@@ -154,8 +159,8 @@ func TestResultIsFull(t *testing.T) {
 		}
 	}
 	for path, set := range full {
-		// A passed check has the code 0.
-		if !set && path != ".Verdict.Code" {
+		// A passed check has the code 0 and can be read, and what is stored is not missing.
+		if !set && path != ".Verdict.Code" && path != ".Verdict.Unreadable" && path != ".Assets[].Stored[].Missing" {
 			t.Errorf("no result has %s", path)
 		}
 	}
