@@ -54,7 +54,7 @@ $(BIN)/helm: deploy/helm/lint/go.mod
 	@touch $@
 
 # Programs the tests call: a C compiler for the race detector, mandoc for the manual
-# page, systemd-analyze for the unit file, database servers, and Prometheus for its
+# page, systemd-analyze for the unit file, database servers and a pooler, and Prometheus for its
 # rules. Debian's names; elsewhere install them yourself. The tests run servers of their own: nothing of the
 # distribution's is set up or started, for which policy-rc.d and createcluster.conf
 # are there while apt runs, if there are no others; nor is it at the next boot.
@@ -64,6 +64,7 @@ tools:
 	command -v mandoc >/dev/null || need="$$need mandoc"; \
 	command -v systemd-analyze >/dev/null || need="$$need systemd"; \
 	{ command -v initdb || ls /usr/lib/postgresql/*/bin/initdb; } >/dev/null 2>&1 || need="$$need postgresql"; \
+	{ command -v pgbouncer || ls /usr/sbin/pgbouncer; } >/dev/null 2>&1 || need="$$need pgbouncer"; \
 	{ command -v promtool && command -v prometheus; } >/dev/null 2>&1 || need="$$need prometheus"; \
 	{ command -v mariadbd || ls /usr/sbin/mariadbd; } >/dev/null 2>&1 || need="$$need mariadb-server"; \
 	if [ -n "$$need" ]; then \

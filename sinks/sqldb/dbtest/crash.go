@@ -88,4 +88,4 @@ func (p *Postgres) Restart(ctx context.Context) error {
 }
 
 // Close ends the server and removes its folder.
-func (p *Postgres) Close() error { return errors.Join(p.pipe.Close(), p.guardian.Wait()) }
+func (p *Postgres) Close() error { return p.close() }

@@ -1,5 +1,5 @@
-// Package dbtest starts real database servers for tests: PostgreSQL and MariaDB
-// from the system's packages (`make tools` installs them), with a data folder, a
+// Package dbtest starts real database servers for tests: PostgreSQL, pgbouncer in front
+// of it, and MariaDB, from the system's packages (`make tools` installs them), with a data folder, a
 // port of the loopback interface and a password of their own.
 //
 // A server starts when the first test of a test binary asks for it, and all tests
@@ -8,7 +8,8 @@
 // from it, stops the server and removes the folder.
 //
 // The servers are set up as an unfriendly owner would: another time zone than
-// UTC, and MariaDB with latin1 and without strict mode. They do not sync to disk.
+// UTC, and MariaDB with latin1, whatever a client asks for when it connects, and
+// without strict mode. They do not sync to disk.
 package dbtest
 
 import (
@@ -66,8 +67,22 @@ type kind struct {
 	ready func(context.Context, *server) error
 }
 
-// start makes a data folder and starts a server in it.
-func start(k kind) (*server, error) {
+// start makes a data folder and starts a server in it. Somebody else may take its port
+// before the server does; then there is another one.
+func start(k kind) (s *server, err error) {
+	for range 3 {
+		s, err = startOnce(k)
+		if !errors.Is(err, errEnded) {
+			break
+		}
+	}
+	return s, err
+}
+
+// errEnded means that a server ended by itself.
+var errEnded = errors.New("it ended")
+
+func startOnce(k kind) (*server, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), startTimeout)
 	defer cancel()
 	as, owner, err := identity(k.users)
@@ -149,7 +164,7 @@ func (s *server) run(ctx context.Context, k kind, as *syscall.SysProcAttr, comma
 		select {
 		case <-ticker.C:
 			if s.ended() {
-				return fmt.Errorf("it ended: %s", s.lastWords())
+				return errors.Join(fmt.Errorf("%w: %s", errEnded, s.lastWords()), s.close())
 			}
 		case <-ctx.Done():
 			return fmt.Errorf("it does not answer: %w: %s", err, s.lastWords())
@@ -180,6 +195,9 @@ func (s *server) lastWords() string {
 	}
 	return string(log[max(0, len(log)-2000):])
 }
+
+// close ends the server and removes its folder.
+func (s *server) close() error { return errors.Join(s.pipe.Close(), s.guardian.Wait()) }
 
 func (s *server) path(name string) string { return filepath.Join(s.folder, name) }
 

@@ -30,10 +30,20 @@ var postgres = sync.OnceValues(func() (*server, error) { return start(postgresKi
 // is not installed fails the test.
 func StartPostgres(t testing.TB) string {
 	t.Helper()
+	return StartPostgresIn(t, "UTF8")
+}
+
+// StartPostgresIn is StartPostgres with a database that keeps text in an encoding.
+func StartPostgresIn(t testing.TB, encoding string) string {
+	t.Helper()
 	s := get(t, postgres)
 	name := databaseName()
 	ctx := context.WithoutCancel(t.Context())
-	if err := s.postgres(ctx, "CREATE DATABASE "+name); err != nil {
+	create := "CREATE DATABASE " + name
+	if encoding != "UTF8" {
+		create += " ENCODING '" + encoding + "' LOCALE 'C' TEMPLATE template0"
+	}
+	if err := s.postgres(ctx, create); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
