@@ -57,7 +57,7 @@ var (
 
 	mariaDB = system{"mariadb", "mysql", func(t testing.TB) (sinks.Config, string) {
 		dsn := dbtest.StartMariaDB(t)
-		return &sqldb.MySQL{DSN: sinks.Secret(dsn), MaxConnections: 8}, dsn
+		return &sqldb.MySQL{DSN: sinks.Secret(dsn), MaxConnections: 8}, dsn + "?charset=utf8mb4"
 	}, "?", nil}
 
 	systems = []system{sqliteDB, postgresDB, mariaDB}
@@ -92,11 +92,17 @@ func newDatabaseAt(t testing.TB, s system, cfg sinks.Config, source string) *dat
 	t.Helper()
 	d := &database{system: s, cfg: cfg}
 	d.reader = d.open(t, sinks.Env{Name: "reader"})
-	var err error
-	d.raw, err = sql.Open(s.driver, source)
-	must(t, err)
-	t.Cleanup(func() { must(t, d.raw.Close()) })
+	d.raw = openRaw(t, s.driver, source)
 	return d
+}
+
+// openRaw opens plain connections.
+func openRaw(t testing.TB, driver, source string) *sql.DB {
+	t.Helper()
+	db, err := sql.Open(driver, source)
+	must(t, err)
+	t.Cleanup(func() { must(t, db.Close()) })
+	return db
 }
 
 // open opens a sink, which is closed at the end.

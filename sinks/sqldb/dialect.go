@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/pressly/goose/v3"
+	"github.com/pressly/goose/v3/database"
 
 	"github.com/faceid-ingest/faceid-ingest/sinks"
 )
@@ -23,12 +24,15 @@ type dialect struct {
 	// migrations are the files that make the schema.
 	migrations fs.FS
 	goose      goose.Dialect
-	// prepare readies the database for use, which includes migrate under a lock
-	// that keeps other processes out.
+	// prepare readies the database for use, which includes migrate, safely with many
+	// processes at once.
 	prepare func(ctx context.Context, db *sql.DB, d *dialect) error
 	// prepares says that the driver has the server prepare each text of a statement
 	// once, so that it pays to have few: statements are for 1, 2, 4, 8, … rows.
 	prepares bool
+	// holdsText returns an error if text is not stored as it comes; nil where a
+	// connection that is open says that it is.
+	holdsText func(ctx context.Context, db querier) error
 	// maxArguments is how many arguments a statement may have.
 	maxArguments int
 	// placeholder is that of the n-th argument, from 1.
@@ -36,7 +40,8 @@ type dialect struct {
 	// time is how a time that is not zero is passed to the driver.
 	time func(time.Time) any
 	// onConflict is the clause after VALUES that overwrites columns where there
-	// is a row with the key.
+	// is a row with the key. A row that has another key, but shares another unique
+	// value, makes the statement fail.
 	onConflict func(key string, columns []string) string
 	// prefix is the expression of a text column's beginning that indexes hold;
 	// empty where they hold the column.
@@ -69,6 +74,9 @@ const (
 	away
 	// contended means that others were in the way.
 	contended
+	// oversized means that the database takes no statement of this size, until its
+	// owner allows it.
+	oversized
 	// refused means that the database does not take this very result.
 	refused
 )
@@ -144,6 +152,9 @@ func (d *dialect) diagnose(err error) diagnosis {
 	if errors.Is(err, sql.ErrConnDone) || errors.Is(err, sql.ErrTxDone) || errors.Is(err, driver.ErrBadConn) {
 		return diagnosis{"the connection to the database was lost", away}
 	}
+	if strings.HasPrefix(err.Error(), "sql: Scan error") { // which is all that tells it from others, and is fixed
+		return diagnosis{words: errColumn.words}
+	}
 	return diagnosis{words: fmt.Sprintf("the database driver failed (%T)", innermost(err))}
 }
 
@@ -184,8 +195,11 @@ func innermost(err error) error {
 }
 
 // migrate brings the schema to what this program needs. Whoever calls it sees to
-// it that no other process does so at the same time.
+// what happens if other processes do so at the same time.
 func (d *dialect) migrate(ctx context.Context, db *sql.DB) error {
+	if err := d.readyVersions(ctx, db); err != nil {
+		return err
+	}
 	provider, err := goose.NewProvider(d.goose, db, d.migrations,
 		goose.WithDisableGlobalRegistry(true), goose.WithLogger(goose.NopLogger()))
 	if err != nil {
@@ -193,15 +207,73 @@ func (d *dialect) migrate(ctx context.Context, db *sql.DB) error {
 	}
 	current, target, err := provider.GetVersions(ctx)
 	if err != nil {
-		return err
+		return d.versionsProblem(ctx, err)
 	}
 	if current > target {
 		return &knownError{fmt.Sprintf(
-			"its schema has version %d, this program knows up to %d: it was written by a newer version of faceid-ingest; use that one",
+			"its schema has version %d, this program knows up to %d: it was written by a newer version of faceid-ingest, or by another program; use that version, or give faceid-ingest a database of its own",
 			current, target)}
 	}
 	_, err = provider.Up(ctx)
-	return err
+	return d.versionsProblem(ctx, err)
+}
+
+// readyVersions makes the table in which goose notes versions, with its first row. goose
+// would do so, too, but says another error than the first if that fails, and cannot go
+// on if only the table was made: where CREATE TABLE ends a transaction, as in MySQL.
+func (d *dialect) readyVersions(ctx context.Context, db *sql.DB) error {
+	plain, err := database.NewStore(d.goose, goose.DefaultTablename)
+	if err != nil {
+		return err
+	}
+	store, ok := plain.(database.StoreExtender)
+	if !ok {
+		return nil
+	}
+
+	there, err := store.TableExists(ctx, db)
+	if errors.Is(err, errors.ErrUnsupported) {
+		return nil // SQLite, which does not fail half way
+	}
+	if err != nil {
+		return err
+	}
+	if there {
+		noted, err := store.ListMigrations(ctx, db)
+		if err != nil || len(noted) > 0 {
+			return err
+		}
+	}
+
+	tx, err := db.BeginTx(ctx, nil)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = tx.Rollback() }() // of no effect after Commit
+	if !there {
+		if err := store.CreateVersionTable(ctx, tx); err != nil {
+			return err
+		}
+	}
+	if err := store.Insert(ctx, tx, database.InsertRequest{Version: 0}); err != nil {
+		return err
+	}
+	return tx.Commit()
+}
+
+// versionsProblem gives words to what goose itself has against the table of versions,
+// such as one with a gap. All other errors are the database's.
+func (d *dialect) versionsProblem(ctx context.Context, err error) error {
+	var known *knownError
+	if err == nil || ctx.Err() != nil || errors.Is(err, context.Canceled) || errors.As(err, &known) {
+		return err
+	}
+	if _, ok := d.describe(err); ok || errors.Is(err, sql.ErrConnDone) || errors.Is(err, driver.ErrBadConn) {
+		return err
+	}
+	return &knownError{fmt.Sprintf(
+		"its table %s does not hold what faceid-ingest noted there of its schema: restore it, or give faceid-ingest a database of its own",
+		goose.DefaultTablename)}
 }
 
 // overwrite is a list of "column = value" that takes what was to be inserted.

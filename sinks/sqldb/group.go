@@ -108,7 +108,7 @@ func (g *group) put(e *entry) error {
 	}
 }
 
-var errClosed = errors.New("the sink is closed")
+var errClosed = &knownError{"the sink is closed"}
 
 // run writes until nothing waits.
 func (g *group) run() {
@@ -198,7 +198,7 @@ func (s *Sink) writeGroup(ctx context.Context, entries []*entry) {
 
 func (s *Sink) divisible(err error) bool {
 	k := s.dialect.diagnose(err).kind
-	return k == refused || k == contended || errors.Is(err, sinks.ErrErased)
+	return k == refused || k == oversized || k == contended || errors.Is(err, sinks.ErrErased)
 }
 
 // writeEntries writes results in one transaction.

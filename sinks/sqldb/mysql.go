@@ -132,7 +132,10 @@ func (c *MySQL) connection() (*mysql.Config, error) {
 		cfg.Timeout = dialTimeout
 	}
 	cfg.Logger = &mysql.NopLogger{} // it would write to standard error
-	cfg.Collation = "utf8mb4_bin"
+	// Else the server may have the last word (skip-character-set-client-handshake, init_connect).
+	if err := cfg.Apply(mysql.Charset("utf8mb4", "utf8mb4_bin")); err != nil {
+		return nil, err
+	}
 	cfg.Loc, cfg.ParseTime = time.UTC, true
 	cfg.InterpolateParams = true // one round trip for a statement in place of three
 	cfg.MaxAllowedPacket = 0     // ask the server
@@ -140,12 +143,14 @@ func (c *MySQL) connection() (*mysql.Config, error) {
 	return cfg, nil
 }
 
-// session makes a connection what the sink needs, whatever the server's defaults:
-// values that do not fit are refused and not cut off, and each statement sees what
-// was committed before it, without locks on gaps between rows.
-var session = []string{
-	"SET SESSION sql_mode = 'STRICT_ALL_TABLES,ONLY_FULL_GROUP_BY,NO_ENGINE_SUBSTITUTION', time_zone = '+00:00'",
-	"SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED",
+// mysqlSession makes a connection what the sink needs, whatever the server's defaults and
+// its init_connect: values that do not fit are refused and not cut
+// off, a statement outside a transaction is one, all rows are returned, and each
+// statement sees what was committed before it, without locks on gaps between rows.
+var mysqlSession = []string{
+	"SET SESSION sql_mode = 'STRICT_ALL_TABLES,ONLY_FULL_GROUP_BY,NO_ENGINE_SUBSTITUTION', time_zone = '+00:00'," +
+		" autocommit = 1, completion_type = 0, sql_safe_updates = 0, sql_big_selects = 1, sql_select_limit = DEFAULT",
+	"SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED, READ WRITE",
 }
 
 func (c *MySQL) connect(ctx context.Context) (driver.Conn, error) {
@@ -165,7 +170,7 @@ func (c *MySQL) connect(ctx context.Context) (driver.Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	for _, statement := range session {
+	for _, statement := range mysqlSession {
 		if err := execOn(ctx, conn, statement); err != nil {
 			_ = conn.Close()
 			return nil, err
@@ -199,8 +204,11 @@ func mysqlDialect(cfg *mysql.Config) *dialect {
 		maxArguments: 65535,
 		placeholder:  func(int) string { return "?" },
 		time:         func(t time.Time) any { return t },
-		onConflict: func(_ string, columns []string) string {
-			return " ON DUPLICATE KEY UPDATE " + overwrite(columns, "VALUES(%s)")
+		holdsText:    holdsTextMySQL,
+		onConflict: func(key string, columns []string) string {
+			// It looks at all unique indexes, those that the owner added too. A row that has
+			// another key gets a key that no row may have, so that the statement fails.
+			return fmt.Sprintf(" ON DUPLICATE KEY UPDATE %[1]s = IF(%[1]s = VALUES(%[1]s), %[1]s, NULL), ", key) + overwrite(columns, "VALUES(%s)")
 		},
 		forUpdate: " FOR UPDATE",
 		read:      &sql.TxOptions{Isolation: sql.LevelRepeatableRead, ReadOnly: true},
@@ -233,10 +241,40 @@ func prepareMySQL(ctx context.Context, db *sql.DB, d *dialect) (err error) {
 		}
 	}
 	err = d.migrate(ctx, db)
+	if err == nil {
+		err = holdsTextMySQL(ctx, db)
+	}
 	if _, released := conn.ExecContext(ctx, "DO RELEASE_LOCK("+name+")"); released != nil {
 		_ = conn.Raw(func(any) error { return driver.ErrBadConn }) // the lock goes with the connection
 	}
 	return err
+}
+
+// holdsTextMySQL finds what statements on a connection cannot set right: a proxy that
+// loses its settings, and a table that somebody converted.
+func holdsTextMySQL(ctx context.Context, db querier) error {
+	const sample = "\U00020BB7" // four bytes in UTF-8, and no character of other sets
+	var sent, received string
+	if err := db.QueryRowContext(ctx, "SELECT HEX(?), ?", sample, sample).Scan(&sent, &received); err != nil {
+		return err
+	}
+	if sent != fmt.Sprintf("%X", sample) || received != sample {
+		return &knownError{"text does not pass as utf8mb4, although faceid-ingest asked for it (SET NAMES): have the proxy in between keep the settings of a session"}
+	}
+
+	var table, charset string
+	err := db.QueryRowContext(ctx, `SELECT table_name, character_set_name FROM information_schema.columns
+		WHERE table_schema = DATABASE() AND table_name IN ('results', 'attempts', 'warnings', 'assets', 'erased', 'keyring')
+			AND character_set_name NOT IN ('utf8mb4', 'ascii')
+		ORDER BY table_name LIMIT 1`).Scan(&table, &charset)
+	switch {
+	case errors.Is(err, sql.ErrNoRows):
+		return nil
+	case err != nil:
+		return err
+	}
+	return &knownError{fmt.Sprintf(
+		"its table %s keeps text in the character set %s, which cannot hold every name: ALTER TABLE %[1]s CONVERT TO CHARACTER SET utf8mb4 COLLATE utf8mb4_bin", table, charset)}
 }
 
 // describeMySQL says what an error means for the owner of the database.
@@ -245,14 +283,18 @@ func describeMySQL(err error) (diagnosis, bool) {
 	switch {
 	case errors.As(err, &failed) && failed.Number == 1105 && strings.Contains(failed.Message, "max_allowed_packet"),
 		errors.Is(err, mysql.ErrPktTooLarge):
-		return diagnosis{describeErrorNumber(1153).words, refused}, true
+		return describeErrorNumber(1153), true
 	case errors.As(err, &failed):
 		found := describeErrorNumber(failed.Number)
+		if failed.Number == 1048 && strings.Contains(failed.Message, "'"+hashColumn+"'") { // see onConflict
+			found.words = otherRow
+		}
 		found.words += " (MySQL error " + strconv.Itoa(int(failed.Number)) + ")"
 		return found, true
 	case errors.Is(err, mysql.ErrNoTLS):
 		return diagnosis{"the server offers no TLS: have it do so, or set tls.mode to disable", broken}, true
-	case errors.Is(err, mysql.ErrInvalidConn), errors.Is(err, mysql.ErrMalformPkt):
+	case errors.Is(err, mysql.ErrInvalidConn), errors.Is(err, mysql.ErrMalformPkt),
+		errors.Is(err, mysql.ErrPktSync), errors.Is(err, mysql.ErrPktSyncMul), errors.Is(err, mysql.ErrBusyBuffer):
 		return diagnosis{connectionLost, away}, true
 	}
 	if found, ok := describeNetwork(err); ok {
@@ -271,7 +313,7 @@ func describeMySQL(err error) (diagnosis, bool) {
 func describeErrorNumber(n uint16) diagnosis {
 	switch n {
 	case 1044, 1142, 1143, 1227, 1370:
-		return diagnosis{"the user lacks a privilege: grant select, insert, update and delete on the database, and create for the first start", broken}
+		return diagnosis{"the user lacks a privilege: grant select, insert, update and delete on the database, and create and alter for the first start and for new versions", broken}
 	case 1045, 1129, 1130, 1251, 1698, 1820, 1862, 3118, 4151:
 		return diagnosis{"it refuses the user or the password: check dsn and password_file, that the user may connect from this host, and that the password has not expired", broken}
 	case 1049:
@@ -288,14 +330,24 @@ func describeErrorNumber(n uint16) diagnosis {
 		return diagnosis{"the server is shutting down", away}
 	case 1205, 1206, 1213, 1317, 1614, 1969, 3024, 3572:
 		return diagnosis{"other transactions were in the way, or the server's time limit for a statement is too short", contended}
-	case 1054, 1136, 1146, 1364:
+	case 1054, 1072, 1136, 1146, 1364:
 		return diagnosis{"its tables are not those that faceid-ingest made: restore them, and restart faceid-ingest", broken}
 	case 1153, 1301:
-		return diagnosis{"this result is larger than the server takes: raise its max_allowed_packet", refused}
+		return diagnosis{"this result is larger than the server takes: raise its max_allowed_packet", oversized}
 	case 1118, 1264, 1292, 1366, 1406, 1690:
 		return diagnosis{"a value of this result is larger than the database takes, or not one it knows", refused}
-	case 1048, 1062, 1216, 1452, 1644, 3819, 4025:
+	case 1062, 1586:
+		return diagnosis{otherRow, refused}
+	case 1048, 1216, 1452, 1644, 3819, 4025:
 		return diagnosis{"a constraint or trigger of the database refuses this result", refused}
+	case 1115, 1273:
+		return diagnosis{"it does not know the character set utf8mb4, or its collation utf8mb4_bin: use a newer server", broken}
+	case 1184:
+		return diagnosis{"its init_connect fails: mend that setting", broken}
+	case 1193, 1231:
+		return diagnosis{"it does not know a setting that faceid-ingest needs (character set, sql_mode, time zone and their like), or one that dsn names: use a server that does, as MySQL and MariaDB, or mend dsn", broken}
+	case 3159:
+		return diagnosis{"it takes connections over TLS only: set tls.mode to verify-full", broken}
 	case 1665:
 		return diagnosis{"its binary log cannot take the isolation level READ COMMITTED: set binlog_format to ROW", broken}
 	}

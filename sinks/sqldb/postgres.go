@@ -8,9 +8,12 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -31,8 +34,11 @@ func init() {
 // delete.
 type Postgres struct {
 	// URL is such as "postgres://user@host:5432/database", with several hosts and
-	// what else libpq knows, but for the sslmode and its like, which are under tls.
-	// URLFile names a file that holds it; it is read for each connection.
+	// what else libpq knows, but for the sslmode and its like, which are under tls,
+	// and for what the sink sets itself: character set, time zone and form of dates.
+	// It may be that of a pooler, also one that gives each transaction another
+	// connection of the server. URLFile names a file that holds it; it is read for
+	// each connection.
 	URL     sinks.Secret `yaml:"url"`
 	URLFile string       `yaml:"url_file"`
 	// PasswordFile names a file that holds the password, if the URL does not. It is
@@ -104,7 +110,7 @@ func (c *Postgres) open(ctx context.Context, env sinks.Env, wrap func(driver.Con
 	if err != nil {
 		return nil, fmt.Errorf("open the database: %w", err)
 	}
-	connector := &dialer{c.connect, stdlib.GetDefaultDriver()}
+	connector := &dialer{(&postgresDialer{cfg: c}).connect, stdlib.GetDefaultDriver()}
 	return openServer(ctx, env, wrap(connector), postgresDialect(cfg), c.MaxConnections)
 }
 
@@ -148,18 +154,101 @@ func (c *Postgres) connection() (*pgx.ConnConfig, error) {
 	if cfg.ConnectTimeout == 0 {
 		cfg.ConnectTimeout = dialTimeout
 	}
-	if cfg.RuntimeParams["application_name"] == "" {
-		cfg.RuntimeParams["application_name"] = "faceid-ingest"
-	}
+	setPostgresSession(cfg)
 	return cfg, nil
 }
 
-func (c *Postgres) connect(ctx context.Context) (driver.Conn, error) {
-	cfg, err := c.connection()
+// postgresSession makes a connection what the sink needs, whatever the defaults of
+// server, database and user are, and whatever the URL says. These are the settings that
+// poolers keep for each of their clients.
+var postgresSession = map[string]string{
+	"client_encoding": "UTF8", "standard_conforming_strings": "on", "TimeZone": "UTC", "DateStyle": "ISO",
+}
+
+func setPostgresSession(cfg *pgx.ConnConfig) {
+	for name, value := range postgresSession {
+		// The server does not care for case.
+		maps.DeleteFunc(cfg.RuntimeParams, func(other, _ string) bool { return strings.EqualFold(name, other) })
+		cfg.RuntimeParams[name] = value
+	}
+	if cfg.RuntimeParams["application_name"] == "" {
+		cfg.RuntimeParams["application_name"] = "faceid-ingest"
+	}
+}
+
+// postgresDialer makes connections, with prepared statements where the server itself is at
+// the other end. A pooler that gives each transaction another connection keeps none.
+// Without them a statement is still one round trip, but the server plans it each time.
+type postgresDialer struct {
+	cfg *Postgres
+	// pooled says that there was a pooler.
+	pooled atomic.Bool
+}
+
+func (d *postgresDialer) connect(ctx context.Context) (driver.Conn, error) {
+	cfg, err := d.cfg.connection()
 	if err != nil {
 		return nil, err
 	}
-	return stdlib.GetConnector(*cfg).Connect(ctx)
+	if d.pooled.Load() {
+		withoutPrepared(cfg)
+	}
+
+	conn, err := connectPostgres(ctx, cfg)
+	if errors.Is(err, errPooled) {
+		d.pooled.Store(true)
+		withoutPrepared(cfg)
+		conn, err = connectPostgres(ctx, cfg)
+	}
+	return conn, err
+}
+
+// withoutPrepared leaves other ways that the URL names as they are: they prepare nothing.
+func withoutPrepared(cfg *pgx.ConnConfig) {
+	if cfg.DefaultQueryExecMode == pgx.QueryExecModeCacheStatement {
+		cfg.DefaultQueryExecMode = pgx.QueryExecModeExec
+	}
+}
+
+func connectPostgres(ctx context.Context, cfg *pgx.ConnConfig) (driver.Conn, error) {
+	return stdlib.GetConnector(*cfg, stdlib.OptionAfterConnect(func(ctx context.Context, conn *pgx.Conn) error {
+		err := checkPostgres(ctx, conn, cfg)
+		if err != nil {
+			_ = conn.Close(ctx) // nobody else does
+		}
+		return err
+	})).Connect(ctx)
+}
+
+// errPooled means that there is a pooler where statements were to be prepared.
+var errPooled = &knownError{"a pooler is in between"}
+
+// checkPostgres asks the server itself: what the other end says when it takes the
+// connection is a pooler's word, which may not be right. A pooler's connection has
+// another process id than its server's.
+func checkPostgres(ctx context.Context, conn *pgx.Conn, cfg *pgx.ConnConfig) error {
+	var server, client string
+	var pid int64
+	query := "SELECT current_setting('server_encoding'), current_setting('client_encoding'), pg_backend_pid()"
+	if err := conn.QueryRow(ctx, query, pgx.QueryExecModeExec).Scan(&server, &client, &pid); err != nil {
+		return err
+	}
+
+	switch {
+	case server != "UTF8" && server != "SQL_ASCII": // which keeps bytes as they are
+		return &knownError{fmt.Sprintf(
+			"%s: its encoding, %s, cannot hold every name: make another with CREATE DATABASE … ENCODING 'UTF8' TEMPLATE template0, and name it in url", wherePostgres(cfg), server)}
+	case client != postgresSession["client_encoding"]:
+		return &knownError{fmt.Sprintf(
+			"%s: client_encoding is %s, although faceid-ingest asked for UTF8: have the pooler in between pass it on", wherePostgres(cfg), client)}
+	case cfg.DefaultQueryExecMode == pgx.QueryExecModeCacheStatement && int64(conn.PgConn().PID()) != pid:
+		return errPooled
+	}
+	return nil
+}
+
+func wherePostgres(cfg *pgx.ConnConfig) string {
+	return fmt.Sprintf("PostgreSQL database %q at %s:%d", cfg.Database, cfg.Host, cfg.Port)
 }
 
 //go:embed migrations/postgres/*.sql
@@ -170,7 +259,6 @@ func postgresDialect(cfg *pgx.ConnConfig) *dialect {
 	if err != nil {
 		panic("sqldb: " + err.Error()) // the folder is part of the program
 	}
-	where := fmt.Sprintf("PostgreSQL database %q at %s:%d", cfg.Database, cfg.Host, cfg.Port)
 	return &dialect{
 		migrations:   migrations,
 		goose:        goose.DialectPostgres,
@@ -187,35 +275,47 @@ func postgresDialect(cfg *pgx.ConnConfig) *dialect {
 		write:     &sql.TxOptions{Isolation: sql.LevelReadCommitted},
 		read:      &sql.TxOptions{Isolation: sql.LevelRepeatableRead, ReadOnly: true},
 		describe: func(err error) (diagnosis, bool) {
-			found, ok := describePostgres(err)
-			found.words = where + ": " + found.words
+			found, ok := describePostgres(err, cfg)
+			found.words = wherePostgres(cfg) + ": " + found.words
 			return found, ok
 		},
 	}
 }
 
-// schemaLock is the advisory lock of the schema: "faceid" and a number.
-const schemaLock = 0x666163656964_0001
-
-// preparePostgres migrates under a lock that ends with its transaction, so that it
-// works through a pooler too and a process that dies leaves none.
-func preparePostgres(ctx context.Context, db *sql.DB, d *dialect) error {
-	tx, err := db.BeginTx(ctx, nil)
+// preparePostgres migrates without a lock, since a pooler may lose one of a session, and
+// may not have the second connection that one of a transaction takes.
+//
+// Each migration is a transaction of its own, and cannot be done twice. Of two processes
+// that do it at once the second waits for the first, fails, and looks again what is left
+// to be done: at most as often as there are migrations.
+func preparePostgres(ctx context.Context, db *sql.DB, d *dialect) (err error) {
+	migrations, err := fs.Glob(d.migrations, "*.sql")
 	if err != nil {
 		return err
 	}
-	defer func() { _ = tx.Rollback() }() // it only holds the lock
-	if _, err := tx.ExecContext(ctx, "SELECT pg_advisory_xact_lock($1)", int64(schemaLock)); err != nil {
-		return err
+
+	for range len(migrations) + 1 {
+		err = d.migrate(ctx, db)
+		var failed *pgconn.PgError
+		if !errors.As(err, &failed) || !slices.Contains(raced, failed.Code) {
+			return err
+		}
 	}
-	return d.migrate(ctx, db)
+	return err
 }
 
+// raced are the errors of a migration that another process did at the same time: what it
+// makes is there, or was being made.
+var raced = []string{"42P07", "42710", "42701", "23505", "40P01", "XX000"}
+
 // describePostgres says what an error means for the owner of the database.
-func describePostgres(err error) (diagnosis, bool) {
+func describePostgres(err error, cfg *pgx.ConnConfig) (diagnosis, bool) {
 	var failed *pgconn.PgError
 	if errors.As(err, &failed) {
 		found := describeSQLState(failed.Code)
+		if failed.Code == "08P01" {
+			found = describePooler(failed.Message, cfg)
+		}
 		found.words += " (SQLSTATE " + failed.Code + ")"
 		return found, true
 	}
@@ -241,9 +341,13 @@ func describeSQLState(code string) diagnosis {
 	case "3D000":
 		return diagnosis{"there is no such database: create it, or name another in url", broken}
 	case "42501":
-		return diagnosis{"the user lacks a privilege: grant select, insert, update and delete on the tables of faceid-ingest, and create on their schema for the first start", broken}
+		return diagnosis{"the user lacks a privilege: grant select, insert, update and delete on the tables of faceid-ingest, without a row-level security policy that bars rows, and create on their schema for the first start", broken}
 	case "25006":
-		return diagnosis{"it is read-only, as a standby is: name the primary in url, or add target_session_attrs=read-write", broken}
+		return diagnosis{"it is read-only, as a standby is, or by default_transaction_read_only: name the primary in url, or add target_session_attrs=read-write, or turn that setting off", broken}
+	case "25P03", "25P04":
+		return diagnosis{"the server ended a transaction by its time limit: make idle_in_transaction_session_timeout and transaction_timeout longer", contended}
+	case "26000", "42P05":
+		return diagnosis{"a pooler in between gives each transaction another connection, which keeps no prepared statements: add default_query_exec_mode=exec to url", broken}
 	case "53100":
 		return diagnosis{"its disk is full: free some space or enlarge it", broken}
 	case "53200":
@@ -256,10 +360,16 @@ func describeSQLState(code string) diagnosis {
 		return diagnosis{"the server cancelled the statement: its statement_timeout may be too short", contended}
 	case "55P03":
 		return diagnosis{"somebody else holds a lock on the tables", contended}
-	case "42P01", "42703", "3F000", "42P10", "42804":
-		return diagnosis{"its tables are not those that faceid-ingest made: restore them, and restart faceid-ingest", broken}
+	case "0A000":
+		return diagnosis{"it does not do what faceid-ingest needs, such as to take text as UTF-8: make a database with CREATE DATABASE … ENCODING 'UTF8' TEMPLATE template0, and name it in url", broken}
+	case "3F000":
+		return diagnosis{"search_path names no schema that is there: create the schema, or name another by search_path in url or with ALTER ROLE", broken}
+	case "42P01", "42703", "42P10", "42804":
+		return diagnosis{"its tables are not those that faceid-ingest made, or search_path names another schema than theirs: restore them, or the search_path, and restart faceid-ingest", broken}
+	case "23505":
+		return diagnosis{otherRow, refused}
 	case "42P07", "42710":
-		return diagnosis{"there are tables of other programs with the same names: give faceid-ingest a database or schema of its own", broken}
+		return diagnosis{"there are tables with the same names, of other programs or restored without the rows of goose_db_version: restore those, or give faceid-ingest a database or schema of its own", broken}
 	}
 	switch code[:min(2, len(code))] {
 	case "08":
@@ -272,4 +382,47 @@ func describeSQLState(code string) diagnosis {
 		return diagnosis{"a constraint or trigger of the database refuses this result", refused}
 	}
 	return diagnosis{"the database failed: look at its log", broken}
+}
+
+// otherRow means that somebody added a unique index.
+const otherRow = "a unique index that is not faceid-ingest's has the value of another row, and keeps this result out: drop the index"
+
+// describePooler says what a message means that comes with 08P01: pgbouncer gives all
+// its own errors this code, or most of them. What it says is not repeated, for it may
+// hold anything.
+func describePooler(message string, cfg *pgx.ConnConfig) diagnosis {
+	for _, known := range []struct {
+		part  string
+		words string
+		kind  kind
+	}{
+		{"unsupported startup parameter", unsupportedParameters(cfg), broken},
+		{"no such database", "the pooler knows no such database: add it to the pooler's configuration, or name another in url", broken},
+		{"no such user", "the pooler refuses the user or the password: check url, password_file, and the pooler's auth_file or auth_query", broken},
+		{"authentication failed", "the pooler refuses the user or the password: check url, password_file, and the pooler's auth_file or auth_query", broken},
+		{"statement pooling", "the pooler's pool_mode is statement, which bars transactions: set it to transaction or session", broken},
+		{"max_client_conn", "the pooler has no connection left: lower max_connections here, or raise its max_client_conn", away},
+		{"query_wait_timeout", "the pooler had no connection to the server in time: check that the server runs, raise the pooler's default_pool_size, or lower max_connections here", away},
+		{"query timeout", "the pooler ended the statement: its query_timeout may be too short", contended},
+		{"transaction timeout", "the pooler ended the transaction: its idle_transaction_timeout may be too short", contended},
+		{"prepared statement", describeSQLState("26000").words, broken},
+	} {
+		if strings.Contains(message, known.part) {
+			return diagnosis{known.words, known.kind}
+		}
+	}
+	return diagnosis{"the pooler in between broke the connection off, or has none to the server: look at its log, and check that the server runs", away}
+}
+
+// unsupportedParameters names what is in the URL, and not ours: pgbouncer takes ours.
+func unsupportedParameters(cfg *pgx.ConnConfig) string {
+	var names []string
+	for name := range cfg.RuntimeParams {
+		if _, ours := postgresSession[name]; !ours && name != "application_name" {
+			names = append(names, name)
+		}
+	}
+	slices.Sort(names)
+	return fmt.Sprintf("the pooler in between does not take what url says of %s: set it at the server (ALTER ROLE … SET), and take it out of url",
+		strings.Join(names, " and "))
 }

@@ -8,6 +8,7 @@ import (
 	"net/url"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 
 	"github.com/go-sql-driver/mysql"
@@ -45,6 +46,10 @@ func postgresTroubles() []sinktest.Trouble {
 		},
 		{Name: "the disk is full", Class: sinks.ClassTransient, Words: []string{"its disk is full"}, Provoke: coded("53100")},
 		{Name: "a deadlock", Class: sinks.ClassTransient, Words: []string{"other transactions"}, Provoke: coded("40P01")},
+		{Name: "a statement prepared twice", Class: sinks.ClassTransient, Words: []string{"keeps no prepared statements: add default_query_exec_mode=exec"}, Provoke: coded("42P05")},
+		{Name: "a statement not prepared", Class: sinks.ClassTransient, Words: []string{"keeps no prepared statements: add default_query_exec_mode=exec"}, Provoke: coded("26000")},
+		{Name: "a pooler's error", Class: sinks.ClassTransient, Words: []string{"the pooler in between broke the connection off"}, Provoke: coded("08P01")},
+		{Name: "a transaction's time limit", Class: sinks.ClassTransient, Words: []string{"idle_in_transaction_session_timeout"}, Provoke: coded("25P03")},
 		{Name: "a failure of serialization", Class: sinks.ClassTransient, Words: []string{"other transactions"}, Provoke: coded("40001")},
 		{
 			Name: "the database is gone", Class: sinks.ClassTransient, CheckFails: true, Words: []string{"there is no such database: create it"},
@@ -86,12 +91,13 @@ func mariadbTroubles() []sinktest.Trouble {
 			Provoke: statements(mariaDB, []string{"ALTER TABLE results MODIFY raw varchar(10)"}, nil),
 		},
 		{
-			Name: "a packet too large", Class: sinks.ClassPermanent, Words: []string{"max_allowed_packet"},
-			Provoke: large(statements(mariaDB, []string{"SET GLOBAL max_allowed_packet = 65536"}, nil)),
+			Name: "a packet too large", Class: sinks.ClassTransient, Words: []string{"max_allowed_packet"},
+			Provoke: large(statements(mariaDB,
+				[]string{"SET GLOBAL max_allowed_packet = 65536"}, []string{"SET GLOBAL max_allowed_packet = 16777216"})),
 		},
 		{
 			Name: "a constraint", Class: sinks.ClassPermanent, Words: []string{"a constraint or trigger of the database refuses this result"},
-			Provoke: statements(mariaDB, []string{"SET GLOBAL max_allowed_packet = 16777216", "ALTER TABLE results ADD CHECK (token IS NULL)"}, nil),
+			Provoke: statements(mariaDB, []string{"ALTER TABLE results ADD CHECK (token IS NULL)"}, nil),
 		},
 		{Name: "the disk is full", Class: sinks.ClassTransient, Words: []string{"its disk is full"}, Provoke: coded(1021)},
 		{Name: "a deadlock", Class: sinks.ClassTransient, Words: []string{"other transactions"}, Provoke: coded(1213)},
@@ -175,18 +181,14 @@ func limited(s system, name, words string, trouble, heal []string) sinktest.Trou
 	}
 }
 
-var users struct {
-	sync.Mutex
-	n int
-}
+var users atomic.Int64
+
+func newUserName() string { return fmt.Sprintf("limited_%d", users.Add(1)) }
 
 // limitedUser makes a user with the rights that the documentation asks for.
 func limitedUser(t testing.TB, d *database) string {
 	t.Helper()
-	users.Lock()
-	defer users.Unlock()
-	users.n++
-	user := fmt.Sprintf("limited_%d", users.n)
+	user := newUserName()
 	switch d.name {
 	case "postgres":
 		d.exec(t, "CREATE ROLE "+user+" LOGIN PASSWORD 'limited'",

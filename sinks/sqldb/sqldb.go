@@ -26,6 +26,7 @@ import (
 	"database/sql/driver"
 	"errors"
 	"fmt"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -129,6 +130,9 @@ func (s *Sink) Close(ctx context.Context) error {
 // gives them back.
 func (s *Sink) Check(ctx context.Context) error {
 	err := s.prepare(ctx)
+	if err == nil && s.dialect.holdsText != nil {
+		err = s.dialect.holdsText(ctx, s.db)
+	}
 	if err == nil {
 		err = s.transaction(ctx, s.dialect.write, func(tx querierExecer) error { return tryAll(ctx, tx) })
 	}
@@ -146,10 +150,14 @@ func (s *Sink) Check(ctx context.Context) error {
 
 // tryAll does to no row what is done to rows.
 func tryAll(ctx context.Context, tx execer) error {
-	for _, t := range []string{results.name, attempts.name, warnings.name, assets.name, erased.name, keyring.name} {
+	for name, columns := range map[string][]string{
+		results.name: results.names(), attempts.name: attempts.childNames(), warnings.name: warnings.childNames(),
+		assets.name: assets.childNames(), erased.name: erased.names(), keyring.name: keyring.names(),
+	} {
+		list := strings.Join(columns, ", ") // not all, for the owner may have added some
 		for _, statement := range []string{
-			"INSERT INTO " + t + " SELECT * FROM " + t + " WHERE 1 = 0",
-			"DELETE FROM " + t + " WHERE 1 = 0",
+			"INSERT INTO " + name + " (" + list + ") SELECT " + list + " FROM " + name + " WHERE 1 = 0",
+			"DELETE FROM " + name + " WHERE 1 = 0",
 		} {
 			if _, err := tx.ExecContext(ctx, statement); err != nil {
 				return err

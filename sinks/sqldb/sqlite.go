@@ -93,7 +93,16 @@ func prepareSQLite(ctx context.Context, db *sql.DB, d *dialect) error {
 		return err
 	}
 	if mode != "wal" {
-		return &knownError{"SQLite cannot keep a write-ahead log there: put the file on a local file system"}
+		return &knownError{"SQLite cannot keep a write-ahead log there: " + noFileLocks}
+	}
+	// Whoever made the file may have chosen another encoding, and it cannot be changed.
+	// UTF-16 loses the character by which value.go stands for NUL.
+	var encoding string
+	if err := db.QueryRowContext(ctx, "PRAGMA encoding").Scan(&encoding); err != nil {
+		return err
+	}
+	if encoding != "UTF-8" {
+		return &knownError{"SQLite keeps text as " + encoding + " there, not as UTF-8: name another file, which faceid-ingest makes"}
 	}
 	return d.migrate(ctx, db)
 }
@@ -151,8 +160,23 @@ func describeSQLite(path string, err error) (diagnosis, bool) {
 		words, ok := describeFile(path, err)
 		return diagnosis{words: words}, ok
 	}
-	words, k := "SQLite failed: check the disk and the file with \"PRAGMA integrity_check\"", broken
-	switch failed.Code() & 0xff { // the rest says more than words need
+	words, k := describeSQLiteCode(failed.Code())
+	return diagnosis{fmt.Sprintf("SQLite database %s: %s (SQLite code %d)", path, words, failed.Code()), k}, true
+}
+
+// describeSQLiteCode says what a result code of SQLite means.
+func describeSQLiteCode(code int) (words string, k kind) {
+	switch code {
+	case sqlite3.SQLITE_CONSTRAINT_UNIQUE, sqlite3.SQLITE_CONSTRAINT_PRIMARYKEY:
+		return otherRow, refused
+	case sqlite3.SQLITE_PROTOCOL, sqlite3.SQLITE_NOLFS,
+		sqlite3.SQLITE_IOERR_LOCK, sqlite3.SQLITE_IOERR_RDLOCK, sqlite3.SQLITE_IOERR_UNLOCK, sqlite3.SQLITE_IOERR_CHECKRESERVEDLOCK,
+		sqlite3.SQLITE_IOERR_SHMOPEN, sqlite3.SQLITE_IOERR_SHMSIZE, sqlite3.SQLITE_IOERR_SHMLOCK, sqlite3.SQLITE_IOERR_SHMMAP:
+		return noFileLocks, broken
+	}
+
+	words, k = "SQLite failed: check the disk and the file with \"PRAGMA integrity_check\"", broken
+	switch code & 0xff { // the rest says more than words need
 	case sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED:
 		words = "another process keeps it locked: end it, or wait until it is done"
 	case sqlite3.SQLITE_FULL:
@@ -168,7 +192,7 @@ func describeSQLite(path string, err error) (diagnosis, bool) {
 	case sqlite3.SQLITE_CORRUPT:
 		words = "the file is damaged: restore it from a copy"
 	case sqlite3.SQLITE_ERROR, sqlite3.SQLITE_SCHEMA:
-		words = "its tables are not those that faceid-ingest made: restore them"
+		words = "its tables are not those that faceid-ingest made: restore them, or name another file in path"
 	case sqlite3.SQLITE_NOMEM:
 		words = "there is not enough memory"
 	case sqlite3.SQLITE_CONSTRAINT, sqlite3.SQLITE_MISMATCH:
@@ -176,8 +200,11 @@ func describeSQLite(path string, err error) (diagnosis, bool) {
 	case sqlite3.SQLITE_TOOBIG:
 		words, k = "this result is larger than the database takes", refused
 	}
-	return diagnosis{fmt.Sprintf("SQLite database %s: %s (SQLite code %d)", path, words, failed.Code()), k}, true
+	return words, k
 }
+
+// noFileLocks is what network file systems are like.
+const noFileLocks = "the file system cannot share and lock files as SQLite needs it: put the file on a local file system"
 
 // describeFile says what an error of the file system means.
 func describeFile(path string, err error) (words string, ok bool) {

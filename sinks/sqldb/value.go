@@ -3,7 +3,6 @@ package sqldb
 import (
 	"database/sql/driver"
 	"encoding/json"
-	"errors"
 	"strings"
 	"time"
 )
@@ -105,7 +104,7 @@ func (v dayOf) Value() (driver.Value, error) { return v.t.UTC().Format(dayFormat
 func (dayOf) Scan(any) error { return nil }
 
 // errColumn does not say what the value is.
-var errColumn = errors.New("a column holds a value that this program has not written")
+var errColumn = &knownError{"a column holds a value that faceid-ingest has not written: restore it"}
 
 func asText(src any) (string, error) {
 	switch s := src.(type) {

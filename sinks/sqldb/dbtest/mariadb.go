@@ -93,8 +93,8 @@ func mariadbCommand(s *server) ([]string, error) {
 		"--bind-address=127.0.0.1", "--port=" + strconv.Itoa(s.port), "--init-file=" + s.path("accounts.sql"),
 		"--innodb-flush-method=nosync", "--innodb-buffer-pool-size=128M", "--innodb-log-file-size=256M",
 		"--max-connections=500", "--skip-name-resolve", "--performance-schema=off",
-		"--character-set-server=latin1", "--collation-server=latin1_swedish_ci",
-		"--sql-mode=", "--default-time-zone=+08:00",
+		"--character-set-server=latin1", "--collation-server=latin1_swedish_ci", "--skip-character-set-client-handshake",
+		"--sql-mode=", "--default-time-zone=+08:00", "--log-bin=" + s.path("binlog"), "--binlog-format=MIXED",
 		"--ssl-ca=" + s.path(caName), "--ssl-cert=" + s.path(certificateName), "--ssl-key=" + s.path(keyName),
 	}, err
 }
