@@ -154,6 +154,8 @@ func (w *Worker) pauseAccount(ctx context.Context, t *task, refusal error, since
 	if err := w.peers.SetNote(ctx, name, note); err != nil {
 		w.log.DebugContext(ctx, "cannot note that an account is paused", "account", name, "error", err)
 	}
+	now := w.cfg.Now().UTC().Truncate(time.Millisecond)
+	w.ledgerTrouble(ctx, w.ledger.notePause(ctx, name, Hold{Cause: causeOf(refusal), First: since.UTC().Truncate(time.Millisecond), Last: now}))
 	if !faceid.OfWholeAccount(refusal) && !w.peers.AllNoted(ctx, name) {
 		return false
 	}

@@ -290,7 +290,8 @@ func (d *deadlines) buryOverdue(ctx context.Context, stream jetstream.Stream, on
 	}
 	letter := d.storedLetter(raw, d.account.Name)
 	letter.Reason, letter.Code = event.Expired, "overdue"
-	letter.Detail = "the result could not be pulled before Tencent deleted it, and the event was about to be dropped by its stream"
+	letter.Detail = "the result could not be pulled before Tencent deleted it, and the event was about to be dropped by its stream" +
+		d.heldUp(ctx, d.account.Name, one.product, one.token, letter.First)
 	return d.buryStored(ctx, stream, letter)
 }
 

@@ -265,9 +265,41 @@ func (l *ledger) postponed(ctx context.Context, t *task, wait Wait) error {
 		if e.Complete || e.Erased != nil {
 			return false
 		}
-		e.Wait = &wait
+		e.Wait = wait.after(e.Wait)
 		return true
 	})
+}
+
+// pauseKey is the key of an account's last pause; no product has such a name.
+func pauseKey(account string) string { return "pause." + account }
+
+// notePause notes why an account is paused.
+func (l *ledger) notePause(ctx context.Context, account string, pause Hold) error {
+	text, err := json.Marshal(pause)
+	if err == nil {
+		_, err = l.kv.Put(ctx, pauseKey(account), text)
+	}
+	if err != nil {
+		return fmt.Errorf("note in the ledger why an account is paused: %w", err)
+	}
+	return nil
+}
+
+// lastPause returns why an account was paused last; zero if nobody knows.
+func (l *ledger) lastPause(ctx context.Context, account string) (Hold, error) {
+	value, err := l.kv.Get(ctx, pauseKey(account))
+	switch {
+	case errors.Is(err, jetstream.ErrKeyNotFound):
+		return Hold{}, nil
+	case err != nil:
+		return Hold{}, fmt.Errorf("read in the ledger why an account was paused: %w", err)
+	}
+
+	var pause Hold
+	if len(value.Value()) > maxLedgerEntry || json.Unmarshal(value.Value(), &pause) != nil {
+		return Hold{}, errors.New("read in the ledger why an account was paused: it is not one of this program's entries")
+	}
+	return pause, nil
 }
 
 // change reads an entry and writes it again, if do changes it.

@@ -223,7 +223,7 @@ func (w *Worker) keep(ctx context.Context, t *task, f fetched, e *entry) error {
 	}
 	e.Parked = parked && err != nil
 	if e.Parked {
-		e.Wait = &Wait{Cause: causeOf(err), Attempts: t.attempts(), Last: w.cfg.Now().UTC().Truncate(time.Millisecond)}
+		e.Wait = Wait{Cause: causeOf(err), Attempts: t.attempts(), Last: w.cfg.Now().UTC().Truncate(time.Millisecond)}.after(e.Wait)
 	}
 	if len(e.Done) > 0 || e.Parked {
 		// Written with every try, done or not, so that the entry outlives the event.

@@ -12,6 +12,7 @@ import (
 
 	"github.com/faceid-ingest/faceid-ingest/pipeline/event"
 	"github.com/faceid-ingest/faceid-ingest/pipeline/faceid"
+	"github.com/faceid-ingest/faceid-ingest/pipeline/result"
 	"github.com/faceid-ingest/faceid-ingest/pipeline/telemetry"
 	"github.com/faceid-ingest/faceid-ingest/pipeline/telemetry/span"
 	"github.com/faceid-ingest/faceid-ingest/sinks"
@@ -380,6 +381,17 @@ func (w *Worker) complain(ctx context.Context, t *task, err error, wait time.Dur
 	}
 }
 
+// heldUp returns the end of the detail of an expired event's letter: what held it up until
+// it was too late.
+func (w *Worker) heldUp(ctx context.Context, account string, product result.Product, token string, published time.Time) string {
+	text, err := w.ledger.heldUp(ctx, account, ledgerKey(product, token), published)
+	w.ledgerTrouble(ctx, err)
+	if text == "" {
+		return ""
+	}
+	return "; before that, " + text
+}
+
 // bury makes the event a dead letter. If that fails, the event comes again: a
 // letter is stored before its event is ended.
 func (w *Worker) bury(ctx context.Context, t *task, end *giveUp) {
@@ -400,6 +412,9 @@ func (w *Worker) bury(ctx context.Context, t *task, end *giveUp) {
 		Again:   t.past.Again,
 		First:   t.past.First,
 		History: t.past.History,
+	}
+	if end.reason == event.Expired {
+		letter.Detail += w.heldUp(ctx, t.account.Name, t.product, t.event.Token, t.past.First)
 	}
 	wait := w.cfg.Retry.RedeliverFirst
 	if t.meta != nil {

@@ -2,9 +2,11 @@ package pipeline
 
 import (
 	"cmp"
+	"context"
 	"errors"
 	"fmt"
 	"regexp"
+	"slices"
 	"strings"
 	"time"
 
@@ -34,6 +36,80 @@ type Wait struct {
 	// on how many others wait.
 	Last time.Time `json:"last"`
 	Next time.Time `json:"next,omitzero"`
+	// Held is what it has waited for so far, what came first first: at most maxHeld causes,
+	// of which the oldest are forgotten.
+	Held []Hold `json:"held,omitempty"`
+}
+
+// maxHeld is how many causes an event remembers.
+const maxHeld = 4
+
+// Hold is something that held an event up.
+type Hold struct {
+	Cause
+	// First is when it was first found, Last when it was found last.
+	First time.Time `json:"first"`
+	Last  time.Time `json:"last"`
+}
+
+// plain reports whether there is nothing in it that may not be shown: others may write to
+// the ledger, too.
+func (h Hold) plain() bool {
+	for _, word := range []string{h.Class, h.Code, h.Sink} {
+		if word != "" && !plainCode.MatchString(word) {
+			return false
+		}
+	}
+	return true
+}
+
+// String says it in words.
+func (h Hold) String() string {
+	class := ""
+	if h.Class != "" {
+		class = ", class " + h.Class
+	}
+	return fmt.Sprintf("%s%s, from %s to %s", h.Cause, class, h.First.UTC().Format(time.RFC3339), h.Last.UTC().Format(time.RFC3339))
+}
+
+// after returns a wait with what was waited for before it, which may be nil.
+func (w Wait) after(before *Wait) *Wait {
+	own := Hold{Cause: w.Cause, First: w.Last, Last: w.Last}
+	if before != nil {
+		for _, h := range before.Held {
+			if h.Cause == own.Cause {
+				own.First = h.First
+				continue
+			}
+			w.Held = append(w.Held, h)
+		}
+	}
+	w.Held = append(w.Held, own)
+	w.Held = w.Held[max(0, len(w.Held)-maxHeld):]
+	return &w
+}
+
+// heldUp says in words what held an event up that was published at the given time: what its token waited for, and why its account was
+// paused. It is empty if nobody knows.
+func (l *ledger) heldUp(ctx context.Context, account, key string, published time.Time) (string, error) {
+	var held []Hold
+	e, err := l.read(ctx, key)
+	if e.Wait != nil {
+		held = e.Wait.Held
+	}
+	pause, pauseErr := l.lastPause(ctx, account)
+	known := slices.ContainsFunc(held, func(h Hold) bool { return h.Cause == pause.Cause })
+	if !known && pause.Last.After(published) {
+		held = append(slices.Clip(held), pause)
+	}
+
+	var texts []string
+	for _, h := range held {
+		if h.plain() {
+			texts = append(texts, h.String())
+		}
+	}
+	return strings.Join(texts, "; "), errors.Join(err, pauseErr)
 }
 
 // plainCode is what a code of the API looks like.
