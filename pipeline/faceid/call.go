@@ -129,8 +129,6 @@ func (q quiet) RoundTrip(r *http.Request) (*http.Response, error) {
 // transportError says what came in place of an answer.
 func (c *caller) transportError(err error) *Error {
 	var status *extract.StatusError
-	var syntax *extract.SyntaxError
-	var field *extract.FieldError
 	var dns *net.DNSError
 	switch {
 	case errors.As(err, &dns) && dns.IsNotFound:
@@ -145,11 +143,9 @@ func (c *caller) transportError(err error) *Error {
 		return &Error{Class: Throttled, After: status.RetryAfter, Err: err}
 	case errors.As(err, &status):
 		return &Error{Class: Transient, After: status.RetryAfter, Err: err}
-	case errors.As(err, &syntax), errors.As(err, &field):
+	default:
 		// A transfer may have gone wrong; what is wrong for good ends at the
 		// event's deadline.
-		return &Error{Class: Transient, Err: err}
-	default:
 		return &Error{Class: Transient, Err: err}
 	}
 }

@@ -130,7 +130,7 @@ func New(cfg Config) (*Client, error) {
 		cfg.Observe = func(context.Context, string, time.Duration) {}
 	}
 	limits := extract.DefaultConfig()
-	limits.Fields = append(mediaPatterns(), "EncryptedBody")
+	limits.Fields = append(mediaPatterns(), bodyField)
 	limits.MaxBody = cfg.MaxResponse
 	caller, err := newCaller("faceid", apiVersion, cfg.Endpoint, cfg.Region, cfg.Credentials, cfg.Timeout, cfg.Transport, limits)
 	if err != nil {

@@ -23,6 +23,8 @@ type opened struct {
 	media   map[string]extract.Medium
 	// odd are fields outside of the model that are not of their documented type.
 	odd []string
+	// damaged are media whose base64 cannot be decoded.
+	damaged []*extract.FieldError
 }
 
 // encryptionField is the member that says how an answer is encrypted.
@@ -162,6 +164,7 @@ func (o *opened) add(other *opened) {
 	}
 	maps.Copy(o.media, other.media)
 	o.odd = append(o.odd, other.odd...)
+	o.damaged = append(o.damaged, other.damaged...)
 }
 
 // isNothing tells whether a value says nothing: parts that were not asked for come

@@ -2,6 +2,7 @@ package faceid
 
 import (
 	"encoding/json"
+	"maps"
 	"math"
 	"reflect"
 	"slices"
@@ -81,13 +82,14 @@ func (f *filler) fill(to reflect.Value, from any, path string) {
 }
 
 // members fills the fields of a struct. Names are compared as encoding/json does: case
-// makes no difference, but an exact name comes first.
+// makes no difference, but an exact name comes first, unless it has nothing.
 func (f *filler) members(to reflect.Value, object map[string]any, path string) {
+	keys := slices.Sorted(maps.Keys(object))
 	for i := range to.NumField() {
 		name := fieldName(to.Type().Field(i))
-		value, ok := object[name]
-		for key := range object {
-			if !ok && strings.EqualFold(key, name) {
+		value := object[name]
+		for _, key := range keys {
+			if value == nil && strings.EqualFold(key, name) {
 				value = object[key]
 			}
 		}

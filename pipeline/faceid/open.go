@@ -28,6 +28,9 @@ const (
 	EncryptBody EncryptionMode = "body"
 )
 
+// bodyField is the member that holds an encrypted answer.
+const bodyField = "EncryptedBody"
+
 // Encryption of answers on the way.
 type Encryption struct {
 	Mode EncryptionMode
@@ -73,6 +76,12 @@ func (c *Client) session(ctx context.Context, product result.Product) (*envelope
 
 // open decrypts an answer without an error in it.
 func (c *Client) open(ctx context.Context, doc *extract.Document, members map[string]json.RawMessage, session *envelope.Session, batch *spool.Batch) (*opened, error) {
+	for _, damage := range doc.Damaged {
+		if damage.Field == bodyField {
+			return nil, &Error{Class: Transient, Err: damage}
+		}
+	}
+
 	var encryption envelope.Encryption
 	var odd []string
 	if raw := members["Encryption"]; !isNothing(raw) {
@@ -83,12 +92,12 @@ func (c *Client) open(ctx context.Context, doc *extract.Document, members map[st
 			odd = []string{encryptionField}
 		}
 	}
-	hasBody := !isNothing(members["EncryptedBody"])
+	hasBody := !isNothing(members[bodyField])
 	switch {
 	case session == nil && (hasBody || len(encryption.EncryptList) > 0):
 		return nil, failure(RequestTrouble, "the answer is encrypted, which was not asked for: check encryption in the configuration of the account")
 	case session == nil:
-		return &opened{members: members, media: doc.Media, odd: odd}, nil
+		return &opened{members: members, media: doc.Media, odd: odd, damaged: doc.Damaged}, nil
 	case hasBody:
 		return c.openBody(ctx, doc, members, session, encryption, batch)
 	case c.cfg.Encryption.Mode == EncryptBody:
@@ -104,7 +113,7 @@ func (c *Client) open(ctx context.Context, doc *extract.Document, members map[st
 	if members, err = splitResponse(plain); err != nil {
 		return nil, err
 	}
-	return &opened{members: members, media: doc.Media}, nil
+	return &opened{members: members, media: doc.Media, damaged: doc.Damaged}, nil
 }
 
 // namesSomebody tells whether a text part holds one of the fields that are always
@@ -131,7 +140,7 @@ func sessionError(doing string, err error) error {
 // media that it holds. Its members may stand in a Response object or not (FACTS
 // §1.5); what is only beside the body is kept.
 func (c *Client) openBody(ctx context.Context, doc *extract.Document, members map[string]json.RawMessage, session *envelope.Session, encryption envelope.Encryption, batch *spool.Batch) (*opened, error) {
-	ciphertext, err := bodyOf(members["EncryptedBody"], doc.Media)
+	ciphertext, err := bodyOf(members[bodyField], doc.Media)
 	if err != nil {
 		return nil, err
 	}
@@ -153,7 +162,7 @@ func (c *Client) openBody(ctx context.Context, doc *extract.Document, members ma
 		return nil, err
 	}
 	outer := maps.Clone(members)
-	delete(outer, "EncryptedBody")
+	delete(outer, bodyField)
 	delete(outer, "Encryption")
 	for name, value := range outer {
 		if isNothing(opened.members[name]) {
@@ -176,7 +185,7 @@ func membersOf(doc *extract.Document) (*opened, error) {
 			return nil, failure(Transient, "%w: the decrypted body is no object", errUnexpected)
 		}
 	}
-	return &opened{members: members, media: doc.Media}, nil
+	return &opened{members: members, media: doc.Media, damaged: doc.Damaged}, nil
 }
 
 // bodyOf returns the ciphertext of an encrypted body: from the spool or, if it is

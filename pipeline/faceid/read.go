@@ -26,6 +26,10 @@ func (c *Client) read(ctx context.Context, q Query, o *opened, batch *spool.Batc
 	if !a.unreadable() && (a.Text == nil || a.Text.ErrCode.value == nil || *a.Text.ErrCode.value == notFinished) {
 		return nil, &Error{Class: NotReady, RequestID: requestID, Err: ErrNotFinished}
 	}
+	if len(o.damaged) > 0 && !q.Last {
+		// A transfer may have gone wrong.
+		return nil, &Error{Class: Transient, RequestID: requestID, Err: o.damaged[0]}
+	}
 	if a.Text == nil {
 		a.Text = &detectText{} // of which nothing could be read
 	}
@@ -52,6 +56,9 @@ func (c *Client) read(ctx context.Context, q Query, o *opened, batch *spool.Batc
 		return nil, withRequestID(err, requestID)
 	}
 	r.Missing = append(r.Missing, found.missing...)
+	for _, damage := range o.damaged {
+		r.Missing = append(r.Missing, result.Missing{Field: damage.Field, Reason: result.NotMedia})
+	}
 
 	// The finder left "asset:<field>" in place of media.
 	raw := &bytes.Buffer{}

@@ -92,7 +92,8 @@ const (
 	// ForeignPlace means that an asset lies in a bucket that the account's configuration
 	// does not name, or where no key points.
 	ForeignPlace MissingReason = "foreign_place"
-	// NotMedia means that an asset's field holds neither base64 nor a place in COS.
+	// NotMedia means that an asset's field holds neither base64 nor a place in COS, or
+	// base64 that is damaged.
 	NotMedia MissingReason = "not_media"
 	// NotOpened means that the account's key does not open what came encrypted.
 	NotOpened MissingReason = "not_opened"

@@ -63,6 +63,9 @@ type Document struct {
 	// encoding/json does the last one counts, and the handle of an earlier one
 	// is here but no longer in what JSON decodes to.
 	Media map[string]Medium
+	// Damaged are media fields whose base64 cannot be decoded. In JSON they are null: of
+	// what is damaged nothing is kept.
+	Damaged []*FieldError
 	// Took is how long reading it took, as Transport measures it.
 	Took time.Duration
 }
@@ -104,7 +107,8 @@ func (e *FieldError) Error() string { return e.Field + ": " + e.Problem }
 
 // Extract reads one JSON document from src up to its end. The media go into
 // batch, which the caller closes, also after an error. A document that ends too
-// early gives io.ErrUnexpectedEOF; otherwise see the errors of this package.
+// early gives io.ErrUnexpectedEOF; otherwise see the errors of this package. A medium
+// whose base64 is damaged costs no other, see Document.Damaged.
 func Extract(ctx context.Context, src io.Reader, batch *spool.Batch, cfg Config) (*Document, error) {
 	s := &scanner{
 		ctx:    ctx,
@@ -122,7 +126,7 @@ func Extract(ctx context.Context, src io.Reader, batch *spool.Batch, cfg Config)
 	if err := s.document(); err != nil {
 		return nil, err
 	}
-	return &Document{JSON: s.out, Media: s.media}, nil
+	return &Document{JSON: s.out, Media: s.media, Damaged: s.damaged}, nil
 }
 
 // path is where the scanner stands: as patterns spell it, and with indexes.

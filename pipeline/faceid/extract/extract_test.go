@@ -196,12 +196,6 @@ func TestHandlesCannotBeForged(t *testing.T) {
 func TestErrors(t *testing.T) {
 	// secret must be in no error.
 	const secret = "SECRETSECRETSECRETSECRET"
-	field := func(name string) func(error) bool {
-		return func(err error) bool {
-			var wrong *extract.FieldError
-			return errors.As(err, &wrong) && wrong.Field == name
-		}
-	}
 	syntax := func(offset int64) func(error) bool {
 		return func(err error) bool {
 			var wrong *extract.SyntaxError
@@ -219,12 +213,6 @@ func TestErrors(t *testing.T) {
 		{"cut off in a key", `{"` + secret, is(io.ErrUnexpectedEOF)},
 		{"cut off in a literal", `{"a":tru`, is(io.ErrUnexpectedEOF)},
 		{"cut off after a comma", `[1,`, is(io.ErrUnexpectedEOF)},
-		{"another character", `{"Video":"` + secret + `*"}`, field("Video")},
-		{"another character, escaped", `{"Video":"` + secret + `\u4e00"}`, field("Video")},
-		{"a character too many", `{"Frames":["` + secret + `A"]}`, field("Frames[0]")},
-		{"padding in the middle", `{"Video":"` + secret + `QQ==QQ=="}`, field("Video")},
-		{"padding too early", `{"Video":"` + secret + `Q==="}`, field("Video")},
-		{"padding too long", `{"Video":"` + secret + `QUI=="}`, field("Video")},
 		{"control character in a medium", "{\"Video\":\"" + secret + "\n\"}", syntax(34)},
 		{"control character in a string", "[\"a\x01\"]", syntax(3)},
 		{"unknown escape", `["a\x"]`, syntax(4)},
@@ -417,6 +405,43 @@ func lenient(text string) []byte {
 	return b
 }
 
+// A damaged medium is named, and costs nothing else.
+func TestDamagedMedia(t *testing.T) {
+	const secret = "SECRETSECRETSECRETSECRET"
+	for _, tt := range []struct{ name, body, field string }{
+		{"another character", `{"Video":"` + secret + `*"}`, "Video"},
+		{"another character, escaped", `{"Video":"` + secret + `\u4e00"}`, "Video"},
+		{"a character too many", `{"Frames":["` + secret + `A"]}`, "Frames[0]"},
+		{"padding in the middle", `{"Video":"` + secret + `QQ==QQ=="}`, "Video"},
+		{"padding too early", `{"Video":"` + secret + `Q==="}`, "Video"},
+		{"padding too long", `{"Video":"` + secret + `QUI=="}`, "Video"},
+		{"two in one document", `{"Video":"` + secret + `*","a":"` + secret + `*"}`, "Video"},
+	} {
+		for _, size := range []int{1, 7, 1 << 20} {
+			whole := `{"Frames":["` + secret + `"],"Inner":` + tt.body + `,"After":1}`
+			whole = strings.Replace(whole, `"Inner":{`, `"Other":2,`, 1)
+			whole = strings.Replace(whole, `},"After"`, `,"After"`, 1)
+			if strings.HasPrefix(tt.field, "Frames") {
+				whole = tt.body
+			}
+			d, err := extract.Extract(t.Context(), &chunks{body: []byte(whole), size: size}, newBatch(t), small())
+			if err != nil {
+				t.Errorf("%s: %v", tt.name, err)
+				continue
+			}
+			if len(d.Damaged) != 1 || d.Damaged[0].Field != tt.field || strings.Contains(d.Damaged[0].Error(), "SECRET") {
+				t.Errorf("%s: damaged %v", tt.name, d.Damaged)
+			}
+			if !json.Valid(d.JSON) || !strings.Contains(string(d.JSON), "null") || strings.Contains(string(d.JSON), "SECRET") && !strings.Contains(tt.name, "two") {
+				t.Errorf("%s: made %s", tt.name, d.JSON)
+			}
+			if whole != tt.body && (len(content(t, medium(t, d, "Frames[0]"))) != 18 || !strings.HasSuffix(string(d.JSON), `"After":1}`)) {
+				t.Errorf("%s: the rest became %s", tt.name, d.JSON)
+			}
+		}
+	}
+}
+
 func FuzzExtract(f *testing.F) {
 	for _, seed := range []string{
 		`{"Response":{"Video":"QUJDQUJDQUJDQUJD","Frames":["a\/b","QUJD\nQUJDQUJD"],"Deep":[{"Video":null}]}}`,
@@ -435,14 +460,16 @@ func FuzzExtract(f *testing.F) {
 		d, err := extract.Extract(t.Context(), src, newBatch(t), cfg)
 		valid := json.Valid(body)
 		if err != nil {
-			var wrong *extract.FieldError
-			if valid && !errors.As(err, &wrong) && !errors.Is(err, extract.ErrTooDeep) && !errors.Is(err, extract.ErrTooLarge) {
+			if valid && !errors.Is(err, extract.ErrTooDeep) && !errors.Is(err, extract.ErrTooLarge) {
 				t.Fatalf("refused %q: %v", body, err)
 			}
 			return
 		}
 		if !valid {
 			t.Fatalf("took %q", body)
+		}
+		if len(d.Damaged) > 0 {
+			return // of which nothing is kept
 		}
 		if got, want := oracle(t, d), decode(t, body); !same(got, want) {
 			t.Fatalf("made %v of %v", got, want)
@@ -478,11 +505,14 @@ func FuzzBase64(f *testing.F) {
 		cfg.KeepText = 0
 		body := append(append([]byte(`{"Video":`), quoted...), '}')
 		d, err := extract.Extract(t.Context(), &chunks{body: body, size: max(1, chunk%5000)}, newBatch(t), cfg)
-		small, smallErr := extract.DecodeBase64(string([]rune(string(text))))
-		if (err == nil) != (smallErr == nil) {
-			t.Fatalf("the stream says %v, the short form %v", err, smallErr)
+		if err != nil {
+			t.Fatal(err)
 		}
-		if err != nil || len(d.Media) == 0 {
+		small, smallErr := extract.DecodeBase64(string([]rune(string(text))))
+		if (len(d.Damaged) == 0) != (smallErr == nil) {
+			t.Fatalf("the stream says %v, the short form %v", d.Damaged, smallErr)
+		}
+		if len(d.Media) == 0 {
 			return
 		}
 		if got := content(t, medium(t, d, "Video")); !bytes.Equal(got, small) || !bytes.Equal(got, lenient(string(text))) {

@@ -25,7 +25,9 @@ type scanner struct {
 	batch  *spool.Batch
 	nonce  string
 	media  map[string]Medium
-	out    []byte
+	// damaged is that of the Document.
+	damaged []*FieldError
+	out     []byte
 
 	src    io.Reader
 	window []byte

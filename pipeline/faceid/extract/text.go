@@ -2,6 +2,7 @@ package extract
 
 import (
 	"bytes"
+	"errors"
 	"strconv"
 	"unicode/utf16"
 	"unicode/utf8"
@@ -29,8 +30,13 @@ func (s *scanner) text(p path) error {
 	if known {
 		sink = newBase64Sink(w, p.field)
 	}
-	if err := s.divert(raw[1:], sink); err != nil {
+	damage := &tolerant{textSink: sink}
+	if err := s.divert(raw[1:], damage); err != nil {
 		return err
+	}
+	if damage.err != nil {
+		s.damaged = append(s.damaged, damage.err)
+		return s.emit([]byte("null"))
 	}
 	item, err := w.Finish()
 	if err != nil {
@@ -47,6 +53,34 @@ type textSink interface {
 	escaped(r rune) error
 	// end is called after the last character.
 	end() error
+}
+
+// tolerant is a textSink that takes the rest of a field that is damaged, for nothing.
+type tolerant struct {
+	textSink
+	// err says what is wrong; nil as long as nothing is.
+	err *FieldError
+}
+
+func (t *tolerant) run(p []byte) error {
+	return t.unless(func() error { return t.textSink.run(p) })
+}
+
+func (t *tolerant) escaped(r rune) error {
+	return t.unless(func() error { return t.textSink.escaped(r) })
+}
+
+func (t *tolerant) end() error { return t.unless(t.textSink.end) }
+
+func (t *tolerant) unless(do func() error) error {
+	if t.err != nil {
+		return nil
+	}
+	err := do()
+	if errors.As(err, &t.err) {
+		return nil
+	}
+	return err
 }
 
 // divert gives the characters of a string to sink: first those in head, raw,

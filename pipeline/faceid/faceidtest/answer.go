@@ -72,7 +72,7 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
 	}
 	check, p, code := s.find(r, body, now)
 	s.count(p)
-	if f := s.next(p.token()); f != nil && f.serve(w, r, requestID) {
+	if f := s.next(p); f != nil && f.serve(w, r, requestID) {
 		return
 	}
 	if code != "" {
@@ -80,7 +80,7 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	w.Header().Set("Content-Type", "application/json")
-	out := bufio.NewWriterSize(s.shorten(w, p.token()), 64<<10)
+	out := bufio.NewWriterSize(s.shorten(w, p), 64<<10)
 	if p.sealer != nil && p.IsEncryptResponse {
 		writeSealed(out, check, p, requestID)
 	} else {

@@ -14,6 +14,8 @@ import (
 type Fault struct {
 	// Token limits the fault to one token; empty means every request.
 	Token string
+	// InfoType limits the fault to requests with this value, such as "4"; empty means all.
+	InfoType string
 	// Times is how many requests fail; 0 means all until the fault is lifted.
 	Times int
 
@@ -62,16 +64,16 @@ func (s *Server) ClearFaults() {
 	s.faults = nil
 }
 
-// next returns the fault for a request for token, or nil.
-func (s *Server) next(token string) *fault {
-	return s.pick(token, func(f *fault) bool { return f.CutAt == 0 })
+// next returns the fault for a request, or nil.
+func (s *Server) next(p parameters) *fault {
+	return s.pick(p, func(f *fault) bool { return f.CutAt == 0 })
 }
 
-func (s *Server) pick(token string, fits func(*fault) bool) *fault {
+func (s *Server) pick(p parameters, fits func(*fault) bool) *fault {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, f := range s.faults {
-		if f.Token != "" && f.Token != token || !fits(f) {
+		if f.Token != "" && f.Token != p.token() || f.InfoType != "" && f.InfoType != p.InfoType || !fits(f) {
 			continue
 		}
 		if f.Times == 0 || f.left.Add(-1) >= 0 {
@@ -113,8 +115,8 @@ func (f *fault) serve(w http.ResponseWriter, r *http.Request, requestID string) 
 }
 
 // shorten returns w, or a writer that ends the connection after some bytes.
-func (s *Server) shorten(w http.ResponseWriter, token string) io.Writer {
-	if f := s.pick(token, func(f *fault) bool { return f.CutAt > 0 }); f != nil {
+func (s *Server) shorten(w http.ResponseWriter, p parameters) io.Writer {
+	if f := s.pick(p, func(f *fault) bool { return f.CutAt > 0 }); f != nil {
 		return &cutter{w: w, left: f.CutAt}
 	}
 	return w
