@@ -27,7 +27,7 @@ func TestTransportQuotesNothing(t *testing.T) {
 	telemetry.TakeOver(slog.New(slog.NewTextHandler(&log, nil)))
 	for _, trick := range wiretest.Tricks() {
 		t.Run(trick.Name, func(t *testing.T) {
-			s := wiretest.Start(t, []string{marked}, func(*http.Request) string { return "" }, trick)
+			s := wiretest.Start(t, []string{marked}, func(*http.Request) string { return "client" }, trick)
 			transport := wire.Transport{Base: &http.Transport{}}
 			defer transport.CloseIdleConnections()
 			client := &http.Client{Transport: transport, Timeout: 2 * time.Second}

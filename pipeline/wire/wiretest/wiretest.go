@@ -142,7 +142,7 @@ type Server struct {
 }
 
 // Start starts a server on a loopback port, which the test's end stops. role names what
-// a request is for, and loot are the values that answers hold, beside what was sent.
+// a request is for, "" what is politely told that there is nothing, and loot are the values that answers hold, beside what was sent.
 func Start(t testing.TB, loot []string, role func(*http.Request) string, tricks ...Trick) *Server {
 	t.Helper()
 	listener, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
@@ -200,7 +200,16 @@ func (s *Server) answer(conn net.Conn) {
 			return
 		}
 		body, _ := io.ReadAll(request.Body)
-		t, turn := s.next(s.role(request))
+		role := s.role(request)
+		if role == "" {
+			status := "200 OK"
+			if request.Method == http.MethodGet || request.Method == http.MethodHead {
+				status = "404 Not Found"
+			}
+			_, _ = io.WriteString(conn, sized(status, "", ""))
+			continue
+		}
+		t, turn := s.next(role)
 		// The values take turns in being the first, for some places show but a beginning.
 		turn %= len(s.loot)
 		values := append(append([]string{}, s.loot[turn:]...), s.loot[:turn]...)
