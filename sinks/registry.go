@@ -95,8 +95,9 @@ func Types() []string {
 // CheckLimits returns an *InvalidFieldError for each key of a configuration that is not
 // within the limits in its struct's tags.
 func CheckLimits(c Config) []error {
-	var problems []error
-	for _, p := range setting.Check(c) {
+	wrong := setting.Check(c)
+	problems := make([]error, 0, len(wrong))
+	for _, p := range wrong {
 		problems = append(problems, &InvalidFieldError{Field: p.Path, Problem: p.Problem})
 	}
 	return problems

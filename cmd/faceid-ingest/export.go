@@ -326,11 +326,11 @@ func (r *exportRun) print(one exported, failure error) error {
 		_, _ = fmt.Fprintf(r.app.stderr, "%s: %s is taken from another archive: %s\n", token, printable([]byte(m.Field)), printable([]byte(m.Reason)))
 	}
 
-	if r.JSON {
+	switch said := failure != nil; {
+	case r.JSON:
 		return json.NewEncoder(r.app.stdout).Encode(one)
-	}
-	if failure != nil {
-		return nil // it was said
+	case said:
+		return nil
 	}
 	verb := "exported"
 	if r.DryRun {

@@ -5,6 +5,7 @@ package main
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -250,7 +251,7 @@ func keysOf(line string) (map[string]int, error) {
 		return nil, err
 	}
 	_, err := decoder.Token()
-	if err != io.EOF { //nolint:errorlint // The decoder returns it bare.
+	if !errors.Is(err, io.EOF) {
 		return nil, fmt.Errorf("more than an object: %w", err)
 	}
 	return keys, nil

@@ -241,16 +241,18 @@ func (c *publishCmd) withRule(e event.Event) (event.Event, error) {
 // fromArgument reads an argument: a token, or an event in JSON.
 func (c *publishCmd) fromArgument(text string) (event.Event, error) {
 	text = strings.TrimSpace(text)
-	e, err := event.Event{Token: text}, error(nil)
 	if strings.HasPrefix(text, "{") {
-		e, err = event.Parse(result.Product(c.Product), []byte(text), time.Now())
-	} else {
-		err = feed.CheckToken(text)
+		e, err := event.Parse(result.Product(c.Product), []byte(text), time.Now())
+		if err != nil {
+			return event.Event{}, err
+		}
+		return c.withRule(e)
 	}
-	if err != nil {
+
+	if err := feed.CheckToken(text); err != nil {
 		return event.Event{}, err
 	}
-	return c.withRule(e)
+	return c.withRule(event.Event{Token: text})
 }
 
 func (c *publishCmd) print(a *app, sum published) error {

@@ -27,7 +27,7 @@ func (c *runCmd) Run(ctx context.Context, a *app) error {
 
 	level := new(slog.LevelVar)
 	log := newLogger(cfg.Log, level, a.stderr)
-	speakBy(log)
+	speakBy(log) //nolint:contextcheck // What libraries print has no context.
 	log.Info("configuration", "from", a.configName())
 	d, err := newDaemon(ctx, cfg, log)
 	if err != nil && ctx.Err() != nil {

@@ -103,12 +103,13 @@ func TestRawIsWhatWasSent(t *testing.T) {
 			case "1":
 				return whole(q, strings.Replace(spelled, `"IdCardData":{`, `"IdCardData":null,"Unused":{`, 1))
 			case "2":
-				return whole(q, `"Text":{"ErrCode":null},`+spelled[strings.Index(spelled, `"IdCardData"`):])
+				_, card, _ := strings.Cut(spelled, `"IdCardData"`)
+				return whole(q, `"Text":{"ErrCode":null},"IdCardData"`+card)
 			}
 			return whole(q, `"Text":null,"IdCardData":{"OcrFront":"","WarnInfos":[]},"VideoData":null,"RequestId":"other"`)
 		}
 	}
-	clear := func(_ sent, members string) string { return `{"Response":{` + members + `}}` }
+	inClear := func(_ sent, members string) string { return `{"Response":{` + members + `}}` }
 	sealed := func(q sent, members string) string { return sealedAnswer(t, q.Encryption.Iv, `{`+members+`}`) }
 	wrapped := func(q sent, members string) string {
 		return sealedAnswer(t, q.Encryption.Iv, `{"Response":{`+members+`}}`)
@@ -118,10 +119,10 @@ func TestRawIsWhatWasSent(t *testing.T) {
 		encryption faceid.Encryption
 		script     scripted
 	}{
-		"in clear":          {faceid.Encryption{}, func(q sent) string { return clear(q, spelled) }},
+		"in clear":          {faceid.Encryption{}, func(q sent) string { return inClear(q, spelled) }},
 		"in a body":         {body, func(q sent) string { return sealed(q, spelled) }},
 		"in a wrapped body": {body, func(q sent) string { return wrapped(q, spelled) }},
-		"in parts":          {faceid.Encryption{}, parts(clear)},
+		"in parts":          {faceid.Encryption{}, parts(inClear)},
 		"in sealed parts":   {body, parts(sealed)},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -16,7 +16,7 @@ type traceHandler struct{ slog.Handler }
 // Handle adds the ids.
 func (h *traceHandler) Handle(ctx context.Context, r slog.Record) error {
 	if s := trace.SpanContextFromContext(ctx); s.IsValid() {
-		r.AddAttrs(slog.String("trace_id", s.TraceID().String()), slog.String("span_id", s.SpanID().String()))
+		r.AddAttrs(slog.String("trace_id", s.TraceID().String()), slog.String("span_id", s.SpanID().String())) //nolint:sloglint // Here they are added.
 	}
 	return h.Handler.Handle(ctx, r)
 }

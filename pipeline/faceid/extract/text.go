@@ -77,7 +77,7 @@ func (t *tolerant) unless(do func() error) error {
 		return nil
 	}
 	err := do()
-	if errors.As(err, &t.err) {
+	if tolerable := errors.As(err, &t.err); tolerable {
 		return nil
 	}
 	return err
