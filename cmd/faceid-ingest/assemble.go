@@ -124,6 +124,22 @@ func openSink(ctx context.Context, cfg *config.Config, s config.Sink, env sinks.
 	return s.Config.Open(ctx, env)
 }
 
+// openSinks opens some sinks of cfg in env, in their order. Those that do not open are
+// returned by name with the reason.
+func openSinks(ctx context.Context, cfg *config.Config, some []config.Sink, env sinks.Env) ([]sinks.Sink, map[string]error) {
+	var open []sinks.Sink
+	failed := map[string]error{}
+	for _, one := range some {
+		sink, err := openSink(ctx, cfg, one, env)
+		if err != nil {
+			failed[one.Name] = err
+			continue
+		}
+		open = append(open, sink)
+	}
+	return open, failed
+}
+
 func closeSinks(ctx context.Context, open []sinks.Sink) error {
 	var errs []error
 	for _, s := range open {

@@ -278,14 +278,15 @@ func (r *eraseRun) all(ctx context.Context) error {
 	return r.sum()
 }
 
-// mark notes in the ledger that the tokens are erased, so that events in work end. Without
-// it the sinks refuse them.
+// mark notes in the ledger that the tokens are erased, so that events in work end. Where
+// that fails, only sinks that keep tombstones refuse them.
 func (r *eraseRun) mark(ctx context.Context) {
 	stone := sinks.NewTombstone(r.Reason)
 	for _, token := range r.tokens {
 		for _, key := range token.keys(r.Product) {
 			if err := pipeline.MarkErased(ctx, r.store.js, key, stone); err != nil {
-				_, _ = fmt.Fprintf(r.app.stderr, "the ledger cannot be told, so that events on the way are pulled before the sinks refuse them: %v\n", err)
+				r.failed++
+				_, _ = fmt.Fprintf(r.app.stderr, "the ledger cannot be told, so that events on the way are pulled before the sinks refuse them; repeat this: %v\n", err)
 				return
 			}
 		}
@@ -366,12 +367,13 @@ func (r *eraseRun) eraseMessage(ctx context.Context, name string, sequence uint6
 
 // tell says what became of one token, and counts it.
 func (r *eraseRun) tell(token string, lines []erased) error {
-	there := false
+	there, failed := false, false
 	var before *sinks.Tombstone
 	texts := make([]string, 0, len(lines))
 	for _, one := range lines {
 		there = there || !one.isEmpty()
 		if one.Error != "" {
+			failed = true
 			r.failed++
 		}
 		if before == nil {
@@ -379,9 +381,10 @@ func (r *eraseRun) tell(token string, lines []erased) error {
 		}
 		texts = append(texts, one.text())
 	}
-	if there {
+	switch {
+	case there:
 		r.gone++
-	} else {
+	case !failed: // of what was not looked at nobody knows
 		r.absent++
 	}
 
@@ -396,7 +399,7 @@ func (r *eraseRun) tell(token string, lines []erased) error {
 	}
 	text := strings.Join(texts, "; ")
 	switch {
-	case there:
+	case there, failed:
 	case before != nil:
 		text = "nothing is there: it was erased " + tombstoneText(*before)
 	case r.DryRun:

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"log/slog"
 	"os"
 	"slices"
 	"strings"
@@ -139,8 +138,7 @@ func recipientsIn(name string) (_ []age.Recipient, err error) {
 	return export.ParseRecipients(file)
 }
 
-// openKeepers opens all sinks without NATS, which none of them needs to give back what
-// it keeps. Sinks that do not open are returned by name with the reason.
+// openKeepers is openKept with the keyring of the installation.
 func (a *app) openKeepers(ctx context.Context) (*store, map[string]error, error) {
 	cfg, err := a.loadConfig()
 	if err != nil {
@@ -151,16 +149,7 @@ func (a *app) openKeepers(ctx context.Context) (*store, map[string]error, error)
 		return nil, nil, err
 	}
 
-	s, failed := &store{cfg: cfg, policy: policy}, map[string]error{}
-	s.close = func() error { return closeSinks(context.WithoutCancel(ctx), s.sinks) }
-	for _, one := range cfg.Sinks {
-		sink, err := one.Config.Open(ctx, sinks.Env{Name: one.Name, Policy: policy, Log: slog.New(slog.DiscardHandler)})
-		if err != nil {
-			failed[one.Name] = err
-			continue
-		}
-		s.sinks = append(s.sinks, sink)
-	}
+	s, failed := openKept(ctx, cfg, policy)
 	if err := s.rightKeyring(ctx); err != nil {
 		return nil, nil, errors.Join(err, s.close())
 	}

@@ -199,6 +199,10 @@ func (d *daemon) settleKeyring(ctx context.Context) error {
 		// Another first start was faster, and nothing is sealed yet.
 		err = errors.Join(err, d.keys.Discard())
 	}
+	if err == nil {
+		// A sink may be told later; without NATS no other daemon would know.
+		err = d.conn.Explain(findings[0].Unseen)
+	}
 	return err
 }
 
@@ -209,7 +213,7 @@ func (d *daemon) examineKeyring(ctx context.Context) ([]keymark.Finding, error) 
 	var findings []keymark.Finding
 	err := d.patiently(ctx, func() error {
 		findings = keymark.Examine(ctx, d.keys, places)
-		return findings[0].Unseen
+		return d.conn.Explain(findings[0].Unseen)
 	})
 	if err != nil {
 		return nil, err
@@ -252,7 +256,7 @@ func (d *daemon) watchKeyring(ctx context.Context) error {
 		sinkPlaces(d.sinks, d.policy)...)
 	wait := time.NewTimer(keyringSoon)
 	defer wait.Stop()
-	told := ""
+	told, unseenTold := "", map[string]bool{}
 	for {
 		select {
 		case <-ctx.Done():
@@ -274,16 +278,36 @@ func (d *daemon) watchKeyring(ctx context.Context) error {
 			}
 			refused = nil
 		}
-		if refused != nil && ctx.Err() == nil {
+		if ctx.Err() != nil {
+			return nil
+		}
+		if refused != nil {
 			return refused
 		}
+		d.tellUnseen(findings, unseenTold)
 		wait.Reset(nextLook(findings))
 	}
 }
 
+// tellUnseen warns of the places where the keyring could not be compared or noted, of each
+// once until that was possible. told has the names of those.
+func (d *daemon) tellUnseen(findings []keymark.Finding, told map[string]bool) {
+	for _, f := range findings {
+		name := f.Place.Name()
+		if f.Unseen != nil && !told[name] {
+			d.log.Warn("whether this keyring seals what is there could not be looked at or noted; it is tried again", "place", name, "error", f.Unseen)
+		}
+		told[name] = f.Unseen != nil
+	}
+}
+
+// nextLook is soon where a place is away. A place that was looked through, and says
+// nothing or takes no note, is not looked through all the time.
 func nextLook(findings []keymark.Finding) time.Duration {
-	if unseen(findings) != nil {
-		return keyringSoon
+	for _, f := range findings {
+		if f.Unseen != nil && f.Sample.Held == 0 {
+			return keyringSoon
+		}
 	}
 	return keyringEvery
 }

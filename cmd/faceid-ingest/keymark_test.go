@@ -211,7 +211,7 @@ func forgetRow(ctx context.Context, path string) error {
 	if err != nil {
 		return err
 	}
-	_, err = db.ExecContext(ctx, "DROP TABLE keyring; DELETE FROM goose_db_version WHERE version_id = 3")
+	_, err = db.ExecContext(ctx, "DELETE FROM keyring")
 	return errors.Join(err, db.Close())
 }
 

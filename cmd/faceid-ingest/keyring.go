@@ -188,11 +188,12 @@ func (c *keysAdoptCmd) Run(ctx context.Context, a *app) (err error) {
 	s, places := a.openPlaces(ctx, cfg, policy)
 	defer func() { err = errors.Join(err, s.close()) }()
 	findings := keymark.Examine(ctx, keys, places)
-	if err := unseen(findings); err != nil && !errors.Is(err, privacy.ErrMark) {
+	spoilt, reached := noMarks(findings)
+	if err := unseen(reached); err != nil {
 		return fmt.Errorf("nothing was changed: the keyring has to be noted everywhere, and this cannot be reached: %w", err)
 	}
 
-	refused := refusal(cfg, keys, findings)
+	refused := errors.Join(refusal(cfg, keys, findings), unseen(spoilt))
 	if refused != nil && !c.Yes {
 		return fmt.Errorf("%w\nIf that is what you want, repeat this with --yes", refused)
 	}
@@ -204,6 +205,18 @@ func (c *keysAdoptCmd) Run(ctx context.Context, a *app) (err error) {
 	}
 	_, err = fmt.Fprintf(a.stdout, "%s, fingerprint %s, is the keyring of this installation; daemons with another one end\n", keys.Path(), keys.Fingerprint())
 	return err
+}
+
+// noMarks separates the places where something stands that is no mark from the others.
+func noMarks(findings []keymark.Finding) (spoilt, others []keymark.Finding) {
+	for _, f := range findings {
+		if errors.Is(f.Unseen, privacy.ErrMark) {
+			spoilt = append(spoilt, f)
+		} else {
+			others = append(others, f)
+		}
+	}
+	return spoilt, others
 }
 
 // protection says how a keyring file is kept.

@@ -232,6 +232,11 @@ func (c *keysStatusCmd) Run(ctx context.Context, a *app) (err error) {
 			status.Problems = append(status.Problems, fmt.Sprintf("sink %s: what it holds could not all be looked at: %v", use.sink, use.err))
 		}
 	}
+	for _, f := range findings {
+		if _, closed := f.Place.(closedPlace); f.Unseen != nil && !closed { // why it is closed was said
+			status.Problems = append(status.Problems, fmt.Sprintf("%s: whether this keyring seals what is there could not be looked at: %v", f.Place.Name(), f.Unseen))
+		}
+	}
 	status.Problems = append(status.Problems, s.readDaemons(ctx, &status)...)
 	if err := c.print(a, status); err != nil {
 		return err

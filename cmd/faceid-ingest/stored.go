@@ -18,6 +18,9 @@ import (
 	"github.com/faceid-ingest/faceid-ingest/pipeline/privacy"
 	"github.com/faceid-ingest/faceid-ingest/pipeline/result"
 	"github.com/faceid-ingest/faceid-ingest/sinks"
+	"github.com/faceid-ingest/faceid-ingest/sinks/kafka"
+	"github.com/faceid-ingest/faceid-ingest/sinks/natsmsg"
+	"github.com/faceid-ingest/faceid-ingest/sinks/webhook"
 )
 
 // store is what commands that look at stored results work with.
@@ -64,19 +67,30 @@ func (a *app) openWhatOpens(ctx context.Context) (*store, map[string]error, erro
 	}
 	s := &store{cfg: cfg, policy: policy, js: conn.JS}
 	s.close = func() error { return errors.Join(closeSinks(context.WithoutCancel(ctx), s.sinks), conn.Close()) }
-	failed := map[string]error{}
-	for _, one := range cfg.Sinks {
-		sink, err := openSink(ctx, cfg, one, sinks.Env{Policy: policy, Log: slog.New(slog.DiscardHandler), NATS: conn.NATS})
-		if err != nil {
-			failed[one.Name] = err
-			continue
-		}
-		s.sinks = append(s.sinks, sink)
-	}
+	var failed map[string]error
+	s.sinks, failed = openSinks(ctx, cfg, cfg.Sinks, sinks.Env{Policy: policy, Log: slog.New(slog.DiscardHandler), NATS: conn.NATS})
 	if err := s.rightKeyring(ctx); err != nil {
 		return nil, nil, errors.Join(err, s.close())
 	}
 	return s, failed, nil
+}
+
+// openKept opens the sinks that keep what they are given, without NATS, which none of them
+// needs. The others have nothing to be read, and may be without their secrets. Sinks that
+// do not open are returned by name with the reason.
+func openKept(ctx context.Context, cfg *config.Config, policy *privacy.Policy) (*store, map[string]error) {
+	kept := slices.DeleteFunc(slices.Clone(cfg.Sinks), func(s config.Sink) bool {
+		switch s.Config.(type) {
+		case *kafka.Config, *natsmsg.Config, *webhook.Config:
+			return true
+		}
+		return false
+	})
+	open, failed := openSinks(ctx, cfg, kept, sinks.Env{Policy: policy, Log: slog.New(slog.DiscardHandler)})
+	return &store{
+		cfg: cfg, policy: policy, sinks: open,
+		close: func() error { return closeSinks(context.WithoutCancel(ctx), open) },
+	}, failed
 }
 
 // openRecords opens the first record sink that can be read, or the named one, and

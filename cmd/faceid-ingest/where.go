@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"log/slog"
 	"maps"
 	"slices"
 	"strings"
@@ -142,8 +141,8 @@ func (c *whereCmd) askSinks(ctx context.Context, a *app, cfg *config.Config, all
 	}
 }
 
-// openToLook opens all sinks for who only asks what they hold: that needs no keyring, and
-// none is opened or made. Sinks that do not open are returned by name with the reason.
+// openToLook is openKept for who only asks what sinks hold: that needs no keyring, and none
+// is opened or made.
 func (a *app) openToLook(ctx context.Context) (*store, map[string]error, error) {
 	cfg, err := a.loadConfig()
 	if err != nil {
@@ -154,16 +153,7 @@ func (a *app) openToLook(ctx context.Context) (*store, map[string]error, error) 
 		return nil, nil, err
 	}
 
-	s, failed := &store{cfg: cfg, policy: policy}, map[string]error{}
-	s.close = func() error { return closeSinks(context.WithoutCancel(ctx), s.sinks) }
-	for _, one := range cfg.Sinks {
-		sink, err := one.Config.Open(ctx, sinks.Env{Name: one.Name, Policy: policy, Log: slog.New(slog.DiscardHandler)})
-		if err != nil {
-			failed[one.Name] = err
-			continue
-		}
-		s.sinks = append(s.sinks, sink)
-	}
+	s, failed := openKept(ctx, cfg, policy)
 	return s, failed, nil
 }
 

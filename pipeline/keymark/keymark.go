@@ -12,6 +12,7 @@
 package keymark
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -39,8 +40,12 @@ type Place interface {
 type Sample struct {
 	// Held is how many results were looked at; 0 means that there is none.
 	Held int
-	// Sealed of them hold sealed values, and Opened of those the keyring opens.
+	// Sealed of them hold sealed values and say of the keyring whether it is theirs, and
+	// Opened of those it opens.
 	Sealed, Opened int
+	// Unjudged says why another one of them says nothing of the keyring: it is damaged, or
+	// cannot be read now. Nil if there is none.
+	Unjudged error
 }
 
 // Finding is what a place says of a keyring.
@@ -112,6 +117,8 @@ func examine(ctx context.Context, keys *privacy.Keyring, place Place) Finding {
 		f.Refusal = keys.Accepts(mark)
 	case f.Sample.Sealed > 0 && f.Sample.Opened == 0:
 		f.Refusal = &SealedOtherwiseError{Path: keys.Path(), Looked: f.Sample.Sealed}
+	case f.Sample.Opened == 0 && f.Sample.Unjudged != nil:
+		f.Unseen = fmt.Errorf("of a sample of %d results, none says which keyring seals it: %w", f.Sample.Held, f.Sample.Unjudged)
 	}
 	return f
 }
@@ -156,7 +163,9 @@ func Adopt(ctx context.Context, keys *privacy.Keyring, findings []Finding) error
 	}
 	var failed []error
 	for _, f := range findings {
-		if err := note(ctx, f.Place, mark, f.Mark.Fingerprint); err != nil {
+		// Something must be named as what is replaced, for what is no mark to be replaced.
+		instead := cmp.Or(f.Mark.Fingerprint, mark.Fingerprint)
+		if err := note(ctx, f.Place, mark, instead); err != nil {
 			failed = append(failed, fmt.Errorf("%s: %w", f.Place.Name(), err))
 		}
 	}

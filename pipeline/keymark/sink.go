@@ -65,56 +65,71 @@ func (s Sink) Sample(ctx context.Context) (Sample, error) {
 	return sample, nil
 }
 
-// look adds one result to a sample. One that was erased meanwhile is left out, and what
-// is damaged counts as not opened.
+// look adds one result to a sample. One that was erased meanwhile is left out.
 func (s Sink) look(ctx context.Context, key sinks.Key, sample *Sample) error {
 	use, err := s.KeyUse(ctx, key)
 	if errors.Is(err, sinks.ErrNotFound) || errors.Is(err, sinks.ErrErased) {
 		return nil
 	}
-	if err != nil && ctx.Err() != nil {
-		return err
+	if ctx.Err() != nil {
+		return ctx.Err()
 	}
 	sample.Held++
 	if err == nil && len(use) == 0 {
 		return nil
 	}
-	sample.Sealed++
-	if err == nil && s.opens(ctx, key) {
+
+	if err == nil {
+		err = s.opens(ctx, key)
+	}
+	var unknown *privacy.UnknownKeyError
+	switch {
+	case err == nil:
+		sample.Sealed++
 		sample.Opened++
+	case errors.As(err, &unknown):
+		sample.Sealed++
+	default:
+		// What is damaged, or cannot be read now, says nothing of a keyring.
+		sample.Unjudged = err
 	}
 	return nil
 }
 
-// opens reports whether a sealed value or asset of a result opens.
-func (s Sink) opens(ctx context.Context, key sinks.Key) bool {
+// opens returns nil if a sealed value or asset of a result opens, and else what the last
+// one says.
+func (s Sink) opens(ctx context.Context, key sinks.Key) (err error) {
 	switch keeper := s.Keeper.(type) {
 	case sinks.RecordKeeper:
 		rec, err := keeper.Get(ctx, key)
-		return err == nil && s.Policy.Opens(rec) == nil
+		if err != nil {
+			return err
+		}
+		return s.Policy.Opens(rec)
 	case sinks.ArchiveKeeper:
 		manifest, err := keeper.Manifest(ctx, key)
 		if err != nil {
-			return false
+			return err
 		}
 		for _, receipt := range manifest {
-			if opensAsset(ctx, keeper, key, receipt) {
-				return true
+			if err = opensAsset(ctx, keeper, key, receipt); err == nil {
+				return nil
 			}
 		}
+		return err
 	}
-	return false
+	return errors.New("it cannot be read back")
 }
 
 // opensAsset reads the beginning of an asset, which is authentic if it can be read.
-func opensAsset(ctx context.Context, archive sinks.ArchiveKeeper, key sinks.Key, receipt sinks.Receipt) bool {
+func opensAsset(ctx context.Context, archive sinks.ArchiveKeeper, key sinks.Key, receipt sinks.Receipt) error {
 	asset, err := archive.OpenAsset(ctx, key, receipt)
 	if err != nil {
-		return false
+		return err
 	}
 	_, err = asset.Read(make([]byte, 1))
 	if errors.Is(err, io.EOF) {
 		err = nil // it is empty, and that is authentic, too
 	}
-	return errors.Join(err, asset.Close()) == nil
+	return errors.Join(err, asset.Close())
 }

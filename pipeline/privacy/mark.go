@@ -27,7 +27,7 @@ type Mark struct {
 const maxMark = 1 << 10
 
 // ErrMark means that what stands where a mark should be is none.
-var ErrMark = errors.New("what is noted of the keyring there is not what this version wrote: look who changed it")
+var ErrMark = errors.New("what is noted of the keyring there is not what this version wrote: look who changed it; \"faceid-ingest keys adopt\" notes the keyring anew")
 
 var fingerprintForm = regexp.MustCompile(`^[0-9a-f]{32}$`)
 
@@ -106,16 +106,16 @@ func (k *Keyring) Mark() (Mark, error) {
 	return Mark{Fingerprint: set.fingerprint(), ActiveKey: set.active.id, Since: set.active.created.Truncate(time.Second)}, nil
 }
 
-// Has reports whether the keyring, as it was read last, has a key.
+// Has reports whether the keyring has a key.
 func (k *Keyring) Has(id string) bool {
-	_, ok := k.loaded().find(id)
+	_, ok := k.keysWith(id).find(id)
 	return ok
 }
 
-// Accepts returns nil if what is sealed beside m can be opened with this keyring, as it
-// was read last. The error is *OtherKeyringError or *OldKeyringError.
+// Accepts returns nil if what is sealed beside m can be opened with this keyring. The
+// error is *OtherKeyringError or *OldKeyringError.
 func (k *Keyring) Accepts(m Mark) error {
-	set := k.loaded()
+	set := k.keysWith(m.ActiveKey)
 	if own := set.fingerprint(); own != m.Fingerprint {
 		return &OtherKeyringError{Path: k.path, Own: own, Noted: m}
 	}
@@ -123,6 +123,20 @@ func (k *Keyring) Accepts(m Mark) error {
 		return &OldKeyringError{Path: k.path, Noted: m}
 	}
 	return nil
+}
+
+// keysWith returns the keys as they were read last if one with this id is among them.
+// Else they are read anew if that is possible: a rotation changes the file first, and
+// what is noted or sealed after it.
+func (k *Keyring) keysWith(id string) *keyset {
+	set := k.loaded()
+	if _, ok := set.find(id); ok {
+		return set
+	}
+	if now, err := k.current(); err == nil {
+		return now
+	}
+	return set
 }
 
 // NewKeyring returns a keyring that is only in memory: until Create has written its

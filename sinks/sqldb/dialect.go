@@ -15,6 +15,7 @@ import (
 	"github.com/pressly/goose/v3"
 	"github.com/pressly/goose/v3/database"
 
+	"github.com/faceid-ingest/faceid-ingest/pipeline/privacy"
 	"github.com/faceid-ingest/faceid-ingest/sinks"
 )
 
@@ -170,6 +171,8 @@ func (d *dialect) explain(ctx context.Context, doing string, err error) error {
 		return fmt.Errorf("%s: %w", doing, sinks.ErrErased)
 	case errors.Is(err, sql.ErrNoRows):
 		return fmt.Errorf("%s: %w", doing, sinks.ErrNotFound)
+	case errors.Is(err, privacy.ErrMark):
+		return fmt.Errorf("%s: %w", doing, err) // in our own words
 	}
 	found := d.diagnose(err)
 	err = fmt.Errorf("%s: %s", doing, found.words)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"database/sql"
 	"errors"
+	"fmt"
 
 	"github.com/faceid-ingest/faceid-ingest/pipeline/privacy"
 	"github.com/faceid-ingest/faceid-ingest/sinks"
@@ -50,7 +51,7 @@ func (s *Sink) mark(ctx context.Context, tx querier, end string) (privacy.Mark, 
 	case err != nil:
 		return privacy.Mark{}, err
 	case !row.Valid():
-		return privacy.Mark{}, &knownError{"table keyring: " + privacy.ErrMark.Error()}
+		return privacy.Mark{}, fmt.Errorf("table keyring: %w", privacy.ErrMark)
 	}
 	return row.Mark, nil
 }
