@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/go-sql-driver/mysql"
@@ -108,7 +109,7 @@ func TestUniqueIndexOfTheOwner(t *testing.T) {
 						must(t, err)
 						continue
 					}
-					judge(t, err, "a unique index that is not faceid-ingest's has the value of another row")
+					judge(t, err, otherRow)
 					if class, _ := sinks.ClassOf(err); class != sinks.ClassPermanent {
 						t.Errorf("the class is %q", class)
 					}
@@ -132,6 +133,50 @@ func TestUniqueIndexOfTheOwner(t *testing.T) {
 		}
 	})
 }
+
+// In a group, too, one result is kept and the others are refused, with nothing of them
+// left.
+func TestUniqueIndexOfTheOwnerInGroups(t *testing.T) {
+	eachSystem(t, func(t *testing.T, s system) {
+		d := newDatabase(t, s)
+		column := "request_id"
+		if s.name == "mariadb" {
+			column = "request_id(64)"
+		}
+		d.exec(t, "CREATE UNIQUE INDEX of_the_owner ON results ("+column+")")
+		sink := d.open(t, env(t))
+
+		const pairs = 48
+		errs := make([]error, 2*pairs)
+		var wg sync.WaitGroup
+		for i := range errs {
+			r := sinktest.Archived(sinktest.Result(i))
+			r.RequestID = fmt.Sprint(i % pairs)
+			wg.Go(func() { errs[i] = sink.Record(t.Context(), r) })
+		}
+		wg.Wait()
+
+		for i := range pairs {
+			kept, left := i, i+pairs
+			if errs[i] != nil {
+				kept, left = left, kept
+			}
+			must(t, errs[kept])
+			judge(t, errs[left], otherRow)
+			r := sinktest.Archived(sinktest.Result(kept))
+			rec, err := sink.Get(t.Context(), sinks.KeyOf(r.Product, r.Token))
+			must(t, err)
+			if rec.Token != r.Token || len(rec.Assets) != len(r.Assets) {
+				t.Errorf("%q is stored as %q with %d assets", r.Token, rec.Token, len(rec.Assets))
+			}
+		}
+		if n, err := sink.Count(t.Context()); n != pairs || err != nil {
+			t.Errorf("%d results, %v", n, err)
+		}
+	})
+}
+
+const otherRow = "a unique index that is not faceid-ingest's has the value of another row"
 
 // A column that the owner added does not matter.
 func TestColumnOfTheOwner(t *testing.T) {

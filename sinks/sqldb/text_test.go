@@ -1,8 +1,10 @@
 package sqldb_test
 
 import (
+	"database/sql"
 	"errors"
 	"fmt"
+	"net"
 	"net/url"
 	"strings"
 	"testing"
@@ -161,6 +163,12 @@ func TestPostgresText(t *testing.T) {
 
 			err = passes(t, &sqldb.Postgres{URL: sinks.Secret(address + test.query), MaxConnections: 4})
 			judge(t, err, test.words)
+			if err == nil {
+				if strings.Contains(test.query, "search_path") {
+					address += test.query
+				}
+				inDatabase(t, openRaw(t, "pgx", address), "upper(encode(convert_to(token, 'UTF8'), 'hex'))")
+			}
 		})
 	}
 }
@@ -174,7 +182,9 @@ func TestPostgresThroughPgBouncer(t *testing.T) {
 		pooler, settings []string
 		// address changes the URL.
 		address func(*url.URL)
-		words   string
+		// away says that no server is behind the pooler.
+		away  bool
+		words string
 	}{
 		"transactions":               {},
 		"one connection":             {pooler: []string{"default_pool_size = 1"}},
@@ -194,7 +204,11 @@ func TestPostgresThroughPgBouncer(t *testing.T) {
 		"another password":           {address: func(u *url.URL) { u.User = url.UserPassword("faceid", password) }, words: "the pooler refuses the user or the password"},
 		"another user":               {address: func(u *url.URL) { u.User = url.UserPassword("nobody", password) }, words: "the pooler refuses the user or the password"},
 		"a schema that is not there": {settings: []string{"search_path = elsewhere"}, words: "search_path names no schema that is there"},
-		"timeouts":                   {pooler: []string{"server_reset_query_always = 1", "server_lifetime = 1", "server_idle_timeout = 1"}},
+		"no server": {
+			away: true, pooler: []string{"server_login_retry = 1", "query_wait_timeout = 2", "server_connect_timeout = 1"},
+			words: "to the server",
+		},
+		"timeouts": {pooler: []string{"server_reset_query_always = 1", "server_lifetime = 1", "server_idle_timeout = 1"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -206,6 +220,10 @@ func TestPostgresThroughPgBouncer(t *testing.T) {
 			must(t, err)
 			for _, setting := range test.settings {
 				onServer(t, "pgx", direct, "ALTER DATABASE "+strings.TrimPrefix(u.Path, "/")+" SET "+setting)
+			}
+			if test.away {
+				u.Host = nobodyListens(t)
+				direct = u.String()
 			}
 			u, err = url.Parse(dbtest.StartPgBouncer(t, direct, test.pooler...))
 			must(t, err)
@@ -222,6 +240,15 @@ func TestPostgresThroughPgBouncer(t *testing.T) {
 			hides(t, fmt.Sprint(err))
 		})
 	}
+}
+
+// nobodyListens is an address of which that is so.
+func nobodyListens(t testing.TB) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	must(t, err)
+	must(t, l.Close())
+	return l.Addr().String()
 }
 
 func query(q string) func(*url.URL) { return func(u *url.URL) { u.RawQuery = q } }
@@ -301,7 +328,32 @@ func TestMySQLText(t *testing.T) {
 			dsn.User, dsn.Passwd = user, "limited"
 			err = passes(t, &sqldb.MySQL{DSN: sinks.Secret(dsn.FormatDSN() + test.query), MaxConnections: 2})
 			judge(t, err, test.words)
+			if err == nil {
+				inDatabase(t, d.raw, "HEX(CONVERT(token USING utf8mb4))")
+			}
 		})
+	}
+}
+
+// inDatabase looks whether others, too, would read what was recorded: what goes in wrong
+// may come out right. hex is the hexadecimal form of a token in UTF-8.
+func inDatabase(t *testing.T, raw *sql.DB, hex string) {
+	t.Helper()
+	rows, err := raw.QueryContext(t.Context(), "SELECT "+hex+" FROM results")
+	must(t, err)
+	defer rows.Close()
+	stored := map[string]bool{}
+	for rows.Next() {
+		var token string
+		must(t, rows.Scan(&token))
+		stored[token] = true
+	}
+	must(t, rows.Err())
+
+	for _, name := range marked[1:] { // the first was erased
+		if !strings.ContainsAny(name, "\x00\uFFFF") && !stored[fmt.Sprintf("%X", name)] { // these are written in another way
+			t.Errorf("%q is not in the database as such", name)
+		}
 	}
 }
 
