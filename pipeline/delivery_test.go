@@ -404,9 +404,11 @@ func (b *bench) noneHeld() {
 }
 
 // crashing delivers the only event so often without a word about it, as workers that
-// die of it do. All but the last are handed back, which is faster.
+// die of it do. All but the last are handed back, which is faster. A worker that is
+// started waits for the last one's ack wait.
 func (b *bench) crashing(deliveries int) {
 	b.t.Helper()
+	b.cfg.AckWait = time.Second
 	consumer, err := event.EnsureConsumer(b.t.Context(), b.js, "main", event.Live, 20*time.Millisecond)
 	if err != nil {
 		b.t.Fatal(err)

@@ -103,7 +103,7 @@ func TestGauges(t *testing.T) {
 		})
 	}
 	shows("replicas", "", 1)
-	shows("dead_letters_total", `account="main",reason="rejected"`, 1)
+	shows("dead_letters_total", `account="main",reason="expired"`, 1)
 	shows("verdicts_total", `account="main",code="0",product="enhanced",verdict="passed"`, 2)
 	shows("verdicts_total", `account="main",code="other",product="enhanced",verdict="failed"`, 1)
 	shows("api_calls_total", `account="main",action="GetDetectInfoEnhanced",class="permanent",code="InvalidParameterValue.BizTokenExpired"`, 1)
@@ -114,7 +114,7 @@ func TestGauges(t *testing.T) {
 	b.halt()
 	b.start()
 	shows("backlog_events", `account="main",lane="live"`, 1)
-	shows("dead_letters_stored", `account="main",reason="rejected"`, 1)
+	shows("dead_letters_stored", `account="main",reason="expired"`, 1)
 	families := b.scrape()
 	if age, ok := value(families, "oldest_event_seconds", `account="main"`); !ok || age <= 0 || age > 3600 {
 		t.Errorf("the oldest event is %v seconds old", age)

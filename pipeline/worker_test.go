@@ -14,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go/jetstream"
 	"go.opentelemetry.io/otel/trace"
 	"go.uber.org/goleak"
@@ -242,9 +243,25 @@ type bench struct {
 	parkingConfig parking.Config
 }
 
+// startNATS starts a server and returns its URL. Unlike the embedded one it does not wait
+// for the disk at every message: no test takes its power away.
+func startNATS(t *testing.T) string {
+	t.Helper()
+	s, err := server.NewServer(&server.Options{Host: "127.0.0.1", Port: server.RANDOM_PORT, NoSigs: true, NoLog: true, JetStream: true, StoreDir: t.TempDir()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.Start()
+	t.Cleanup(func() { s.Shutdown(); s.WaitForShutdown() })
+	if !s.ReadyForConnections(time.Minute) {
+		t.Fatal("the server does not start")
+	}
+	return s.ClientURL()
+}
+
 func newBench(t *testing.T) *bench {
 	t.Helper()
-	conn, err := broker.Connect(t.Context(), broker.Config{URL: broker.Embedded, Dir: t.TempDir(), Log: slog.New(slog.DiscardHandler)})
+	conn, err := broker.Connect(t.Context(), broker.Config{URL: startNATS(t), Log: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -352,11 +369,15 @@ func (b *bench) until(what string, ok func() bool) {
 	b.t.Helper()
 	ctx, cancel := context.WithTimeout(b.t.Context(), 10*time.Minute)
 	defer cancel()
-	tick := time.NewTicker(2 * time.Millisecond)
-	defer tick.Stop()
-	for !ok() {
+	for {
+		began := time.Now()
+		if ok() {
+			return
+		}
+		// To look must not keep what is waited for from the processor.
+		pause := time.NewTimer(max(2*time.Millisecond, 4*time.Since(began)))
 		select {
-		case <-tick.C:
+		case <-pause.C:
 		case <-ctx.Done():
 			b.t.Fatalf("never: %s", what)
 		}

@@ -214,13 +214,17 @@ func openIn(status pipeline.Status) (n int) {
 // matters only then: the machine may be slow, and other tests run beside this one.
 func until(t testing.TB, what string, condition func() bool) {
 	t.Helper()
-	tick := time.NewTicker(50 * time.Millisecond)
-	defer tick.Stop()
 	end := time.NewTimer(10 * time.Minute)
 	defer end.Stop()
-	for !condition() {
+	for {
+		began := time.Now()
+		if condition() {
+			return
+		}
+		// To look must not keep what is waited for from the processor.
+		pause := time.NewTimer(max(20*time.Millisecond, 2*time.Since(began)))
 		select {
-		case <-tick.C:
+		case <-pause.C:
 		case <-end.C:
 			t.Fatalf("waited in vain until %s", what)
 		}
