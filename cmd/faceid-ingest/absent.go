@@ -4,8 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 
+	"github.com/faceid-ingest/faceid-ingest/pipeline/broker"
+	"github.com/faceid-ingest/faceid-ingest/pipeline/parking"
 	"github.com/faceid-ingest/faceid-ingest/sinks"
 )
 
@@ -14,11 +15,16 @@ type absence struct {
 	app   *app
 	store *store
 
-	// parked are the results that wait for a sink; they are asked for once, and
-	// parkedErr says why they cannot be.
-	asked     bool
-	parked    []sinks.Key
-	parkedErr error
+	// conn is opened for the first question about parked results, and connErr says why it
+	// is not.
+	conn    *broker.Conn
+	connErr error
+}
+
+func (w *absence) close() {
+	if w.conn != nil {
+		closeQuietly(w.conn)
+	}
 }
 
 // of says it in words: the token was erased, it is only parked, or nobody knows it.
@@ -39,14 +45,12 @@ func (w *absence) of(ctx context.Context, token namedToken, product string) erro
 		}
 	}
 
-	w.askParking(ctx)
-	for _, key := range token.keys(product) {
-		if slices.Contains(w.parked, key) {
-			return errors.New("it is only parked, until a sink takes it: look at \"faceid-ingest status\", and export it then")
-		}
-	}
-	if w.parkedErr != nil {
-		return fmt.Errorf("no sink has a result of this token; whether one is parked cannot be seen: %w", w.parkedErr)
+	parked, err := w.isParked(ctx, token.keys(product))
+	switch {
+	case parked:
+		return errors.New("it is only parked, until a sink takes it: look at \"faceid-ingest status\", and export it then")
+	case err != nil:
+		return fmt.Errorf("no sink has a result of this token; whether one is parked cannot be seen: %w", err)
 	}
 	return errors.New("no sink has a result of this token, and none is parked")
 }
@@ -56,22 +60,20 @@ func erasedError(sink string, t sinks.Tombstone) error {
 	return fmt.Errorf("it was erased %s, as sink %s says", tombstoneText(t), sink)
 }
 
-// askParking lists what is parked.
-func (w *absence) askParking(ctx context.Context) {
-	if w.asked {
-		return
+// isParked reports whether one of the keys is of a parked result.
+func (w *absence) isParked(ctx context.Context, keys []sinks.Key) (bool, error) {
+	if w.conn == nil && w.connErr == nil {
+		w.conn, w.connErr = w.app.connect(ctx)
 	}
-	w.asked = true
-	conn, err := w.app.connect(ctx)
-	if err != nil {
-		w.parkedErr = err
-		return
+	if w.connErr != nil {
+		return false, w.connErr
 	}
-	defer closeQuietly(conn)
 
-	store, err := openParking(ctx, w.store.cfg, conn.JS, w.store.policy)
-	if err == nil {
-		w.parked, err = store.Keys(ctx)
+	for _, key := range keys {
+		held, err := parking.Find(ctx, w.conn.JS, key)
+		if held != nil || err != nil {
+			return held != nil, err
+		}
 	}
-	w.parkedErr = err
+	return false, nil
 }

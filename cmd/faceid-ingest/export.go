@@ -94,6 +94,8 @@ func (c *exportCmd) Run(ctx context.Context, a *app) (err error) {
 		return err
 	}
 
+	defer run.why.close()
+
 	err = run.all(ctx, tokens)
 	done()
 	if err != nil {

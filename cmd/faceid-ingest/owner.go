@@ -61,6 +61,12 @@ func refuseForeign(cfg *config.Config) error {
 	if os.Geteuid() != 0 {
 		return nil // a stranger is stopped by the operating system
 	}
+	// A folder of another user in which everything is root's is a volume whose daemon
+	// has always run as root, as in a container: there, commands are root's, too.
+	if rootsOnly(natsDir(cfg), spoolDir(cfg), auditFile(cfg), filepath.Join(cfg.DataDir, keyringName)) {
+		return nil
+	}
+
 	for _, place := range localPlaces(cfg) {
 		path, owner, err := nearestOwner(place.path)
 		if err != nil {
@@ -121,11 +127,6 @@ func runAs(path string, owner int) string {
 func refuseForDaemon(cfg *config.Config) error {
 	if os.Geteuid() != 0 {
 		return refuseUnusable(cfg)
-	}
-	// A folder of another user in which everything is root's is a volume whose daemon
-	// has always run as root, as in a container: it goes on.
-	if rootsOnly(natsDir(cfg), spoolDir(cfg), auditFile(cfg), filepath.Join(cfg.DataDir, keyringName)) {
-		return nil
 	}
 	return refuseForeign(cfg)
 }

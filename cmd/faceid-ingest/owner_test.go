@@ -208,7 +208,7 @@ func TestNATSElsewhereAsRoot(t *testing.T) {
 }
 
 // A volume that belongs to another user, and in which everything is root's, has a daemon
-// that runs as root: it starts.
+// that runs as root: it starts, and root's commands work beside it.
 func TestVolumeOfAnother(t *testing.T) {
 	needsRoot(t)
 	t.Parallel()
@@ -219,6 +219,8 @@ func TestVolumeOfAnother(t *testing.T) {
 		t.Fatal(err)
 	}
 	p = s.start()
+	s.command(exitDone, "list")
+	s.command(exitDone, "keys", "status")
 	p.stop()
 }
 
