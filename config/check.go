@@ -2,9 +2,12 @@ package config
 
 import (
 	"errors"
+	"fmt"
+	"maps"
 	"net"
 	"net/url"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -102,17 +105,77 @@ func (n NATS) check(wrong report) {
 		}
 	}
 	oneSecret("nats", "password", n.Password, n.PasswordFile, n.User != "", wrong)
-	switch password := n.Password != "" || n.PasswordFile != ""; {
-	case n.User == "" && password:
-		wrong("nats", "has a password, but no user")
-	case n.User != "" && (n.CredsFile != "" || n.URL == "embedded"):
-		wrong("nats.user", "is of no use with creds_file or the embedded server")
-	}
+	oneSecret("nats", "token", n.Token, n.TokenFile, false, wrong)
+	n.checkLogin(wrong)
+	n.checkNames(wrong)
 	if n.URL == "embedded" && n.Replicas > 1 {
 		wrong("nats.replicas", "must be 1 with the embedded server")
 	}
 	if (n.TLS.Cert == "") != (n.TLS.Key == "") {
 		wrong("nats.tls", "needs both cert and key, or none")
+	}
+}
+
+// checkLogin makes sure that there is no doubt how to log in.
+func (n NATS) checkLogin(wrong report) {
+	if n.User == "" && (n.Password != "" || n.PasswordFile != "") {
+		wrong("nats", "has a password, but no user")
+	}
+	ways := []struct {
+		key string
+		set bool
+	}{{"creds_file", n.CredsFile != ""}, {"nkey_file", n.NkeyFile != ""}, {"user", n.User != ""}, {"token", n.Token != "" || n.TokenFile != ""}}
+	first := ""
+	for _, way := range ways {
+		switch {
+		case way.set && n.URL == "embedded":
+			wrong("nats."+way.key, "is of no use with the embedded server")
+		case way.set && first != "":
+			wrong("nats."+way.key, "is of no use with "+first)
+		case way.set:
+			first = way.key
+		}
+	}
+	if n.TLS.HandshakeFirst && n.URL == "embedded" {
+		wrong("nats.tls.handshake_first", "is of no use with the embedded server")
+	}
+}
+
+// streamName is what NATS takes for streams and buckets alike.
+var streamName = regexp.MustCompile(`^[A-Za-z0-9_-]{1,200}$`)
+
+// checkNames makes sure that no two streams are taken for each other.
+func (n NATS) checkNames(wrong report) {
+	switch {
+	case n.Domain != "" && n.APIPrefix != "":
+		wrong("nats.domain", "is of no use with api_prefix")
+	case n.URL == "embedded" && (n.Domain != "" || n.APIPrefix != ""):
+		wrong("nats", "domain and api_prefix are of no use with the embedded server")
+	case strings.ContainsAny(n.Domain, "*>. \t"):
+		wrong("nats.domain", "must be one word, such as hub")
+	case strings.ContainsAny(n.APIPrefix, "*> \t") || strings.HasPrefix(n.APIPrefix, ".") || strings.Contains(n.APIPrefix, ".."):
+		wrong("nats.api_prefix", "must be a subject without wildcards, such as JS.hub.API")
+	}
+
+	own, standard := n, defaults().NATS
+	for _, group := range []struct {
+		path      string
+		names, is map[string]string
+	}{
+		{"nats.streams", own.Layout().Streams, standard.Layout().Streams}, {"nats.buckets", own.Layout().Buckets, standard.Layout().Buckets},
+	} {
+		taken := map[string]string{}
+		for _, key := range slices.Sorted(maps.Keys(group.names)) {
+			name := group.names[key]
+			_, another := group.is[name]
+			switch {
+			case !streamName.MatchString(name):
+				wrong(group.path, fmt.Sprintf("%q must be 1 to 200 of A-Z, a-z, 0-9, \"-\" and \"_\"", name))
+			case taken[name] != "" || another && name != key:
+				wrong(group.path, fmt.Sprintf("%s is the name of two of them, or the usual one of another", name))
+			}
+			taken[name] = key
+		}
 	}
 }
 

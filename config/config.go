@@ -24,6 +24,7 @@ import (
 
 	"github.com/faceid-ingest/faceid-ingest/pipeline/privacy"
 	"github.com/faceid-ingest/faceid-ingest/pipeline/setting"
+	"github.com/faceid-ingest/faceid-ingest/pipeline/streams"
 	"github.com/faceid-ingest/faceid-ingest/sinks"
 )
 
@@ -72,13 +73,35 @@ type NATS struct {
 	// URL is "embedded" for a server in this process, or one or more nats:// or
 	// tls:// URLs with commas between. Default embedded.
 	URL string `yaml:"url"`
-	// CredsFile is a NATS credentials file. User and Password are for servers
-	// that know users by name; neither is needed where the certificate is enough.
+	// CredsFile is a NATS credentials file, NkeyFile holds an NKey seed. User and
+	// Password are for servers that know users by name, Token is for those that want
+	// one. At most one of these ways is used, and none where the certificate is
+	// enough. Files are read whenever the daemon connects, and again at SIGHUP.
 	CredsFile    string `yaml:"creds_file"`
+	NkeyFile     string `yaml:"nkey_file"`
 	User         string `yaml:"user"`
 	Password     Secret `yaml:"password"`
 	PasswordFile string `yaml:"password_file"`
+	Token        Secret `yaml:"token"`
+	TokenFile    string `yaml:"token_file"`
 	TLS          TLS    `yaml:"tls"`
+	// Domain is the JetStream domain, for a server that is a leaf of it. APIPrefix is
+	// where the API of JetStream is found if an account imports it elsewhere than at
+	// $JS.API. At most one is set.
+	Domain    string `yaml:"domain"`
+	APIPrefix string `yaml:"api_prefix"`
+	// Streams are how the streams are called. One that exists is taken if it suffices;
+	// what is missing is made.
+	Streams NATSStreams `yaml:"streams"`
+	// Buckets are how the key-value buckets are called, and the object store of parked
+	// results.
+	Buckets NATSBuckets `yaml:"buckets"`
+	// MaxBytes bounds each of the streams that grow with the number of events, when it
+	// is made: it keeps a flood of events from filling the server. A full one refuses
+	// new events, and their publishers see it. Where the server or the account has not
+	// so much left, less is taken. The default holds some ten million events, which stay
+	// for a week.
+	MaxBytes Size `yaml:"max_bytes" min:"1MiB"`
 	// Monitor are the servers' monitoring endpoints, such as http://nats-0:8222, with
 	// commas between: "config check" asks them whether the servers sync to disk before
 	// they acknowledge. Nothing else uses them; may be empty.
@@ -88,13 +111,38 @@ type NATS struct {
 	Replicas int `yaml:"replicas" min:"1" max:"5"`
 }
 
-// TLS are certificate files in PEM.
+// NATSStreams are the names of streams.
+type NATSStreams struct {
+	// Events holds completion events, Dead those that were given up, Parked those of
+	// results that wait for a sink, Advisories what the server says of events that no
+	// worker survives.
+	Events     string `yaml:"events"`
+	Dead       string `yaml:"dead"`
+	Parked     string `yaml:"parked"`
+	Advisories string `yaml:"advisories"`
+}
+
+// NATSBuckets are the names of key-value buckets, and of the object store of parked
+// results.
+type NATSBuckets struct {
+	// Ledger says which sinks have which result, State which daemons run, Keyring which
+	// keyring seals the results. Parked is the object store.
+	Ledger  string `yaml:"ledger"`
+	State   string `yaml:"state"`
+	Keyring string `yaml:"keyring"`
+	Parked  string `yaml:"parked"`
+}
+
+// TLS are certificate files in PEM, which are read whenever the daemon connects.
 type TLS struct {
 	// CA signed the server's certificate; empty means the system's authorities.
 	CA string `yaml:"ca"`
 	// Cert and Key are this client's certificate; both or none.
 	Cert string `yaml:"cert"`
 	Key  string `yaml:"key"`
+	// HandshakeFirst is for servers that want TLS before they say anything
+	// (handshake_first).
+	HandshakeFirst bool `yaml:"handshake_first"`
 }
 
 // Account is one set of Tencent credentials with its limits, keys and rules.
@@ -340,7 +388,11 @@ func (c *Config) resolve() {
 func defaults() *Config {
 	return &Config{
 		DataDir: "./data",
-		NATS:    NATS{URL: "embedded", Replicas: 1},
+		NATS: NATS{
+			URL: "embedded", Replicas: 1, MaxBytes: streams.DefaultMaxBytes,
+			Streams: NATSStreams{streams.Events, streams.Dead, streams.Parked, streams.Advisories},
+			Buckets: NATSBuckets{streams.LedgerBucket, streams.StateBucket, streams.KeyringBucket, streams.ParkedBucket},
+		},
 		Worker: Worker{
 			Slots: 32, AckWait: Duration(60e9), MaxResponse: 256 << 20,
 			Timeout: Duration(60e9), ShutdownGrace: Duration(30e9),
@@ -400,9 +452,17 @@ func (n NATS) Monitors() []string {
 	return strings.FieldsFunc(n.Monitor, func(r rune) bool { return r == ',' || r == ' ' })
 }
 
-// ReadPassword returns the password of User, or "" if there is none.
-func (n NATS) ReadPassword() (string, error) {
-	return secret("nats.password", n.Password, n.PasswordFile)
+// Layout returns what the streams are called and how large they are made.
+func (n NATS) Layout() streams.Layout {
+	return streams.Layout{
+		MaxBytes: int64(n.MaxBytes),
+		Streams: map[string]string{
+			streams.Events: n.Streams.Events, streams.Dead: n.Streams.Dead, streams.Parked: n.Streams.Parked, streams.Advisories: n.Streams.Advisories,
+		},
+		Buckets: map[string]string{
+			streams.LedgerBucket: n.Buckets.Ledger, streams.StateBucket: n.Buckets.State, streams.KeyringBucket: n.Buckets.Keyring, streams.ParkedBucket: n.Buckets.Parked,
+		},
+	}
 }
 
 // secret returns a secret from the configuration or its file.

@@ -14,6 +14,7 @@ import (
 
 	"github.com/faceid-ingest/faceid-ingest/pipeline/event"
 	"github.com/faceid-ingest/faceid-ingest/pipeline/result"
+	"github.com/faceid-ingest/faceid-ingest/pipeline/streams"
 )
 
 // A stream is read in the order of publication, which is nearly that of deadlines
@@ -337,7 +338,7 @@ func (d *deadlines) expressOne(ctx, work context.Context, stream jetstream.Strea
 		d.log.DebugContext(ctx, "cannot read an event out of turn", "account", d.account.Name, "sequence", one.place.Sequence, "error", err)
 		return err
 	}
-	t, err := newTask(&delivery{msg: storedMsg{raw: raw, stream: event.Stream}, account: d.account, lane: one.lane, slots: d.account.slots, outOfTurn: true})
+	t, err := newTask(&delivery{msg: storedMsg{raw: raw, stream: streams.NameIn(d.js, event.Stream)}, account: d.account, lane: one.lane, slots: d.account.slots, outOfTurn: true})
 	if err != nil || t.past.Crashes > 0 || d.cfg.Now().Before(t.past.NotBefore) {
 		return err
 	}

@@ -16,17 +16,13 @@ import (
 
 	"github.com/faceid-ingest/faceid-ingest/pipeline/event"
 	"github.com/faceid-ingest/faceid-ingest/pipeline/result"
+	"github.com/faceid-ingest/faceid-ingest/pipeline/streams"
 	"github.com/faceid-ingest/faceid-ingest/sinks"
 )
 
 const (
 	// LedgerBucket is the key-value bucket of the ledger.
-	LedgerBucket = "FACEID_LEDGER"
-	// ledgerLife is how long an entry lasts after it was last written: longer than
-	// an event stays in its stream. An event that waits for a sink renews its entry.
-	// After that only sinks' idempotence keeps a second event of a token from having a
-	// second effect.
-	ledgerLife = 8 * 24 * time.Hour
+	LedgerBucket = streams.LedgerBucket
 	// ledgerFresh is the age from which on an entry that is still needed is renewed.
 	ledgerFresh = 24 * time.Hour
 	// maxLedgerEntry bounds what is read of an entry, in bytes; NATS itself takes
@@ -42,18 +38,7 @@ type ledger struct{ kv jetstream.KeyValue }
 
 // openLedger makes sure of the bucket.
 func openLedger(ctx context.Context, js jetstream.JetStream, replicas int) (*ledger, error) {
-	want := jetstream.KeyValueConfig{
-		Bucket:       LedgerBucket,
-		Description:  "Which sinks have the result of a token",
-		TTL:          ledgerLife,
-		MaxValueSize: maxLedgerEntry,
-		Storage:      jetstream.FileStorage,
-		Replicas:     replicas,
-	}
-	kv, err := js.KeyValue(ctx, LedgerBucket)
-	if errors.Is(err, jetstream.ErrBucketNotFound) {
-		kv, err = js.CreateOrUpdateKeyValue(ctx, want)
-	}
+	kv, err := streams.OpenKeyValue(ctx, js, streams.LedgerNeed(), replicas)
 	if err != nil {
 		return nil, fmt.Errorf("open the ledger (key-value bucket %s): %w", LedgerBucket, err)
 	}

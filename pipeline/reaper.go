@@ -9,6 +9,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/faceid-ingest/faceid-ingest/pipeline/event"
+	"github.com/faceid-ingest/faceid-ingest/pipeline/streams"
 )
 
 const (
@@ -57,7 +58,7 @@ func (w *Worker) reapOnce(ctx context.Context, advisories jetstream.Consumer) er
 }
 
 func (w *Worker) reapOne(ctx context.Context, msg jetstream.Msg) error {
-	advisory, err := event.DecodeAdvisory(msg.Data())
+	advisory, err := event.DecodeAdvisory(msg.Data(), streams.NameIn(w.js, event.Stream))
 	if err != nil {
 		return msg.TermWithReason("malformed")
 	}

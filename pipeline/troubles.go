@@ -2,7 +2,12 @@ package pipeline
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"log/slog"
+	"maps"
+	"slices"
+	"strings"
 	"sync"
 	"time"
 )
@@ -63,4 +68,17 @@ func (t *troubles) over(key string) {
 	if known {
 		t.log.Info("works again: "+one.message, "repeated", one.silenced)
 	}
+}
+
+// ongoing returns what is open among the keys with a prefix; nil if nothing is.
+func (t *troubles) ongoing(prefix string) error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	var errs []error
+	for _, key := range slices.Sorted(maps.Keys(t.open)) {
+		if strings.HasPrefix(key, prefix) {
+			errs = append(errs, fmt.Errorf("%s: %s", strings.TrimPrefix(key, prefix), t.open[key].message))
+		}
+	}
+	return errors.Join(errs...)
 }

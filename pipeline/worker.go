@@ -128,6 +128,9 @@ type Worker struct {
 	advisories jetstream.Consumer
 	peers      *replica.Member
 
+	// opened is closed when the lanes are open.
+	opened chan struct{}
+
 	started    time.Time
 	held       held
 	working    working
@@ -162,6 +165,7 @@ func New(cfg Config, deps Deps) (*Worker, error) {
 		tracer:    deps.Tracing.Tracer(span.Scope),
 		log:       deps.Log,
 		troubles:  newTroubles(deps.Log, cfg.Now),
+		opened:    make(chan struct{}),
 	}
 	for _, s := range deps.Sinks {
 		deps.Metrics.ServeSink(s.Name())
@@ -190,6 +194,7 @@ func (w *Worker) Run(ctx context.Context) error {
 	case err != nil:
 		return err
 	}
+	close(w.opened)
 	work, kill := context.WithCancel(context.WithoutCancel(ctx))
 	defer kill()
 
@@ -220,6 +225,20 @@ func (w *Worker) Run(ctx context.Context) error {
 		return nil
 	}
 	return err
+}
+
+// Opened is closed when the Worker has begun to fetch events.
+func (w *Worker) Opened() <-chan struct{} { return w.opened }
+
+// Fetching returns why events are not fetched now: those of all lanes before it is open,
+// else those of some. It asks nobody.
+func (w *Worker) Fetching() error {
+	select {
+	case <-w.opened:
+	default:
+		return errors.New("events are not fetched yet")
+	}
+	return w.troubles.ongoing("fetch/")
 }
 
 // leave has the other replicas take this one's share at once. Those who are not told

@@ -19,7 +19,6 @@ import (
 	"github.com/faceid-ingest/faceid-ingest/config"
 	"github.com/faceid-ingest/faceid-ingest/pipeline"
 	"github.com/faceid-ingest/faceid-ingest/pipeline/broker"
-	"github.com/faceid-ingest/faceid-ingest/pipeline/event"
 	"github.com/faceid-ingest/faceid-ingest/pipeline/faceid"
 	"github.com/faceid-ingest/faceid-ingest/pipeline/limit"
 	"github.com/faceid-ingest/faceid-ingest/pipeline/parking"
@@ -86,31 +85,31 @@ func brokerConfig(cfg *config.Config, log *slog.Logger) (broker.Config, error) {
 	if err := cfg.Need("nats"); err != nil {
 		return broker.Config{}, err
 	}
-	password, err := cfg.NATS.ReadPassword()
+	n := cfg.NATS
 	return broker.Config{
-		URL:       cfg.NATS.URL,
-		Dir:       natsDir(cfg),
-		CredsFile: cfg.NATS.CredsFile,
-		User:      cfg.NATS.User,
-		Password:  password,
-		CAFile:    cfg.NATS.TLS.CA,
-		CertFile:  cfg.NATS.TLS.Cert,
-		KeyFile:   cfg.NATS.TLS.Key,
-		Name:      "faceid-ingest",
-		Log:       log,
-	}, err
+		URL:          n.URL,
+		Dir:          natsDir(cfg),
+		CredsFile:    n.CredsFile,
+		NkeyFile:     n.NkeyFile,
+		User:         n.User,
+		Password:     string(n.Password),
+		PasswordFile: n.PasswordFile,
+		Token:        string(n.Token),
+		TokenFile:    n.TokenFile,
+		CAFile:       n.TLS.CA,
+		CertFile:     n.TLS.Cert,
+		KeyFile:      n.TLS.Key,
+		TLSFirst:     n.TLS.HandshakeFirst,
+		Domain:       n.Domain,
+		APIPrefix:    n.APIPrefix,
+		Layout:       n.Layout(),
+		Name:         "faceid-ingest",
+		Log:          log,
+	}, nil
 }
 
 // natsDir is where the embedded server keeps its files.
 func natsDir(cfg *config.Config) string { return filepath.Join(cfg.DataDir, "nats") }
-
-func (a *app) ensureStreams(ctx context.Context, conn *broker.Conn) error {
-	cfg, err := a.readConfig()
-	if err != nil {
-		return err
-	}
-	return event.EnsureStreams(ctx, conn.JS, cfg.NATS.Replicas)
-}
 
 // closeQuietly ends a connection whose work is done and confirmed.
 func closeQuietly(conn *broker.Conn) { _ = conn.Close() }
@@ -280,6 +279,8 @@ type daemon struct {
 	// limiters are those of the crew, for the metrics, and worker is its, for /readyz.
 	limiters atomic.Pointer[map[string]*limit.Limiter]
 	worker   atomic.Pointer[pipeline.Worker]
+	// rights says which of them the user of NATS lacks; nil if none, or nobody knows.
+	rights atomic.Pointer[error]
 	// startBy is when a start that waits for NATS gives up.
 	startBy time.Time
 	closers []func() error

@@ -12,9 +12,10 @@ import (
 	"time"
 
 	"github.com/faceid-ingest/faceid-ingest/config"
+	"github.com/faceid-ingest/faceid-ingest/pipeline"
 	"github.com/faceid-ingest/faceid-ingest/pipeline/broker"
-	"github.com/faceid-ingest/faceid-ingest/pipeline/event"
 	"github.com/faceid-ingest/faceid-ingest/pipeline/faceid"
+	"github.com/faceid-ingest/faceid-ingest/pipeline/streams"
 	"github.com/faceid-ingest/faceid-ingest/pipeline/telemetry"
 	"github.com/faceid-ingest/faceid-ingest/sinks"
 	"github.com/faceid-ingest/faceid-ingest/sinks/cos"
@@ -234,7 +235,8 @@ func (d *daemon) openTracing(ctx context.Context) error {
 	return nil
 }
 
-// openNATS opens the connection and makes sure of the streams.
+// openNATS opens the connection, looks whether the user may do all that the daemon does,
+// and makes sure of the streams and buckets.
 func (d *daemon) openNATS(ctx context.Context) error {
 	settings, err := brokerConfig(d.cfg, d.log)
 	if err != nil {
@@ -251,15 +253,42 @@ func (d *daemon) openNATS(ctx context.Context) error {
 			}
 			d.closers = append(d.closers, d.conn.Close)
 		}
-		return d.conn.Explain(event.EnsureStreams(ctx, d.conn.JS, d.cfg.NATS.Replicas))
+		return errors.Join(d.lacksRights(ctx), ensureStreams(ctx, d.conn, d.cfg))
 	})
 }
 
-func (d *daemon) tryNATS(ctx context.Context) error {
-	if _, err := d.conn.JS.AccountInfo(ctx); err != nil {
-		return d.conn.Explain(fmt.Errorf("JetStream cannot be used: %w", err))
+// lacksRights returns an error if the user may not do all that the daemon does.
+func (d *daemon) lacksRights(ctx context.Context) error {
+	return d.conn.Lacks(ctx, pipeline.Rights(d.conn.JS, *d.accounts.Load()))
+}
+
+// ensureStreams makes sure of all that the daemon keeps in NATS.
+func ensureStreams(ctx context.Context, conn *broker.Conn, cfg *config.Config) error {
+	var errs []error
+	for _, need := range streams.Table(int64(cfg.Parking.Quota)) {
+		err := conn.Do(ctx, func(ctx context.Context) error {
+			_, err := streams.Ensure(ctx, conn.JS, need, cfg.NATS.Replicas)
+			return err
+		})
+		if err != nil && !slices.ContainsFunc(errs, func(known error) bool { return known.Error() == err.Error() }) {
+			errs = append(errs, err)
+		}
+		if broker.IsAway(err) {
+			break
+		}
 	}
-	return nil
+	return errors.Join(errs...)
+}
+
+// tryNATS looks whether JetStream answers, and makes the consumers that are missing: an
+// account may have too few of them.
+func (d *daemon) tryNATS(ctx context.Context) error {
+	return d.conn.Do(ctx, func(ctx context.Context) error {
+		if _, err := d.conn.JS.AccountInfo(ctx); err != nil {
+			return fmt.Errorf("JetStream cannot be used: %w", err)
+		}
+		return pipeline.EnsureConsumers(ctx, d.conn.JS, *d.accounts.Load(), d.cfg.Worker.AckWait.Duration())
+	})
 }
 
 func (d *daemon) openSpool(context.Context) (err error) {

@@ -11,7 +11,10 @@ import (
 	"strings"
 	"time"
 
+	"github.com/nats-io/nats.go/jetstream"
+
 	"github.com/faceid-ingest/faceid-ingest/config"
+	"github.com/faceid-ingest/faceid-ingest/pipeline/broker"
 	"github.com/faceid-ingest/faceid-ingest/pipeline/event"
 	"github.com/faceid-ingest/faceid-ingest/pipeline/feed"
 	"github.com/faceid-ingest/faceid-ingest/pipeline/result"
@@ -67,9 +70,6 @@ func (c *publishCmd) Run(ctx context.Context, a *app) error {
 			return err
 		}
 		defer closeQuietly(conn)
-		if err := a.ensureStreams(ctx, conn); err != nil {
-			return err
-		}
 		provider, closeTracing, err := openTracing(ctx, cfg, newLogger(cfg.Log, new(slog.LevelVar), a.stderr))
 		if err != nil {
 			return err
@@ -80,13 +80,13 @@ func (c *publishCmd) Run(ctx context.Context, a *app) error {
 			Publisher: event.NewPublisher(conn.JS), tracer: provider.Tracer(span.Scope),
 			lane: event.Lane(c.Lane), account: account.Name, product: result.Product(c.Product), again: c.Again,
 		}
-		publish = func(e event.Event) (bool, error) { return publisher.publish(ctx, e) }
+		publish = makingStreams(ctx, conn, cfg, publisher.publish)
 		if c.Again {
-			look := a.lookForErased(ctx, conn.JS)
+			once, look := publish, a.lookForErased(ctx, conn.JS)
 			defer look.close()
 			publish = func(e event.Event) (bool, error) {
 				look.warn(ctx, sinks.KeyOf(result.Product(c.Product), e.Token), e.Token)
-				return publisher.publish(ctx, e)
+				return once(e)
 			}
 		}
 	}
@@ -104,6 +104,23 @@ func (c *publishCmd) Run(ctx context.Context, a *app) error {
 		return errors.New("nothing to publish: every line is wrong")
 	default:
 		return errPartial
+	}
+}
+
+// makingStreams is publish that makes the streams if the server says that there is none
+// for an event: who only publishes needs no right to look.
+func makingStreams(ctx context.Context, conn *broker.Conn, cfg *config.Config, publish func(context.Context, event.Event) (bool, error)) func(event.Event) (bool, error) {
+	made := false
+	return func(e event.Event) (duplicate bool, err error) {
+		err = conn.Do(ctx, func(ctx context.Context) (err error) { duplicate, err = publish(ctx, e); return err })
+		if !errors.Is(err, jetstream.ErrNoStreamResponse) || made {
+			return duplicate, err
+		}
+		made = true
+		if err := ensureStreams(ctx, conn, cfg); err != nil {
+			return false, fmt.Errorf("no stream takes the event, and none can be made: %w", err)
+		}
+		return publish(ctx, e)
 	}
 }
 

@@ -35,6 +35,7 @@ func (d *daemon) work(ctx context.Context, r *reloader) error {
 			return err
 		case <-hangup:
 		}
+		d.renewLogin(ctx)
 		next, cfg, err := r.next(d)
 		d.metrics.Reloaded(err == nil)
 		if err != nil {
@@ -60,6 +61,16 @@ func (d *daemon) work(ctx context.Context, r *reloader) error {
 		}
 		r.level.Set(cfg.Log.SlogLevel())
 		d.log.Info("the new configuration is in force", "accounts", len(cfg.Accounts), "slots", cfg.Worker.Slots, "log_level", cfg.Log.Level)
+	}
+}
+
+// renewLogin has NATS see credentials that were replaced on the disk.
+func (d *daemon) renewLogin(ctx context.Context) {
+	switch renewed, err := d.conn.Renew(ctx); {
+	case err != nil:
+		d.log.Error("the credentials of NATS that are on the disk now are refused, the old connection stays", "error", err)
+	case renewed:
+		d.log.Info("logging in to NATS with the credentials that are on the disk now")
 	}
 }
 

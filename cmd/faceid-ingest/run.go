@@ -3,14 +3,14 @@ package main
 import (
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
+	"time"
 
-	"github.com/nats-io/nats.go"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/faceid-ingest/faceid-ingest/config"
 	"github.com/faceid-ingest/faceid-ingest/pipeline"
+	"github.com/faceid-ingest/faceid-ingest/pipeline/broker"
 	"github.com/faceid-ingest/faceid-ingest/pipeline/telemetry"
 )
 
@@ -63,9 +63,8 @@ func (d *daemon) run(ctx context.Context, reload *reloader) error {
 		d.log.Info("admin endpoint", "address", d.admin.URL())
 		group.Go(func() error { return d.admin.Serve(ctx) })
 	}
-	b := thisBuild()
-	d.log.Info("faceid-ingest is running", "version", b.Version, "commit", b.Commit, "nats", d.cfg.NATS.URL,
-		"accounts", len(d.cfg.Accounts), "sinks", len(d.sinks), "slots", d.cfg.Worker.Slots)
+	group.Go(func() error { d.sayRunning(ctx, d.cfg, d.crew.worker); return nil })
+	group.Go(func() error { d.watchRights(ctx); return nil })
 	expiring := expiringOf(d.cfg) // of parts that no reload changes
 	group.Go(func() error { return d.watchExpiry(ctx, expiring) })
 	group.Go(func() error { return d.watchKeyring(ctx) })
@@ -73,6 +72,54 @@ func (d *daemon) run(ctx context.Context, reload *reloader) error {
 	err := group.Wait()
 	d.log.Info("faceid-ingest has stopped")
 	return err
+}
+
+// sayRunning says that the daemon runs once events are fetched, and not before.
+func (d *daemon) sayRunning(ctx context.Context, cfg *config.Config, worker *pipeline.Worker) {
+	select {
+	case <-worker.Opened():
+	case <-ctx.Done():
+		return
+	}
+	b := thisBuild()
+	d.log.Info("faceid-ingest is running", "version", b.Version, "commit", b.Commit, "nats", cfg.NATS.URL,
+		"accounts", len(cfg.Accounts), "sinks", len(d.sinks), "slots", cfg.Worker.Slots)
+}
+
+// rightsEvery is how often a daemon that lacks a right looks whether it was granted.
+const rightsEvery = 5 * time.Second
+
+// watchRights looks at the user's rights whenever the server has refused something or the
+// connection was made anew, for /readyz, until ctx is done. The connection has said in the
+// log what is refused.
+func (d *daemon) watchRights(ctx context.Context) {
+	again := time.NewTimer(rightsEvery)
+	defer again.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-d.conn.Violated():
+		case <-again.C:
+		}
+
+		err := d.lacksRights(ctx)
+		var lacking *broker.RightsError
+		switch known := d.rights.Load(); {
+		case err == nil:
+			if known != nil {
+				d.log.Info("NATS grants all rights again")
+			}
+			d.rights.Store(nil)
+			continue
+		case errors.As(err, &lacking) && (known == nil || (*known).Error() != err.Error()):
+			d.log.Error("events may wait, for a right is missing", "error", err)
+		}
+		if lacking != nil {
+			d.rights.Store(&err)
+		}
+		again.Reset(rightsEvery)
+	}
 }
 
 func (d *daemon) adminConfig() telemetry.AdminConfig {
@@ -109,14 +156,15 @@ func (d *daemon) checks() map[string]telemetry.Check {
 	return checks
 }
 
-// known is what the daemon knows without asking anybody: how the connection is, and what
-// became of the results that were last given to the sinks.
+// known is what the daemon knows without asking anybody: how the connection and its rights
+// are, whether events are fetched, and what became of the results that were last given to the sinks.
 func (d *daemon) known() map[string]error {
-	known := map[string]error{"nats": nil}
-	if status := d.conn.NATS.Status(); status != nats.CONNECTED {
-		known["nats"] = fmt.Errorf("connection is %s", status)
+	worker := d.worker.Load()
+	known := map[string]error{"nats": d.conn.Trouble(), "events": worker.Fetching()}
+	if lacks := d.rights.Load(); lacks != nil && known["nats"] == nil {
+		known["nats"] = *lacks
 	}
-	for name, err := range d.worker.Load().SinkTroubles() {
+	for name, err := range worker.SinkTroubles() {
 		known["sink "+name] = err
 	}
 	return known

@@ -26,6 +26,9 @@ const (
 // refusal is an answer, and so are a certificate that is not trusted and a
 // connection that this program has closed.
 func IsAway(err error) bool {
+	if errors.Is(err, nats.ErrPermissionViolation) {
+		return false
+	}
 	var api *jetstream.APIError
 	if errors.As(err, &api) {
 		switch api.ErrorCode {

@@ -9,17 +9,21 @@ package broker
 
 import (
 	"context"
+	"crypto/sha256"
 	"crypto/x509"
 	"errors"
 	"fmt"
 	"io/fs"
 	"log/slog"
 	"net"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
+	"github.com/faceid-ingest/faceid-ingest/pipeline/streams"
 	"github.com/faceid-ingest/faceid-ingest/pipeline/wire"
 )
 
@@ -32,16 +36,29 @@ type Config struct {
 	URL string
 	// Dir is where the embedded server keeps its files.
 	Dir string
-	// CredsFile is a NATS credentials file (user JWT and seed); may be empty.
-	CredsFile string
-	// User and Password are for servers that know users by name; may be empty.
-	User, Password string
+	// What follows are ways to log in, of which at most one is set. Files are read
+	// whenever the connection is made, so that they may be replaced.
+	//
+	// CredsFile is a NATS credentials file (user JWT and seed), NkeyFile holds an NKey
+	// seed.
+	CredsFile, NkeyFile string
+	// User and Password are for servers that know users by name, Token for those that
+	// want one; the secrets may lie in files.
+	User, Password, PasswordFile string
+	Token, TokenFile             string
 	// CAFile is the certificate authority that signed the server's certificate;
 	// empty means those of the system.
 	CAFile string
 	// CertFile and KeyFile are this client's certificate for mutual TLS; both or
 	// none.
 	CertFile, KeyFile string
+	// TLSFirst has TLS begin before the server says anything (handshake_first).
+	TLSFirst bool
+	// Domain is that of JetStream, and APIPrefix where its API is found; at most one is
+	// set.
+	Domain, APIPrefix string
+	// Layout is how the streams are called, and how large they are made.
+	Layout streams.Layout
 	// Name is what the server's monitoring shows for this connection.
 	Name string
 	// Log hears of lost and restored connections. Never nil.
@@ -54,12 +71,27 @@ type Conn struct {
 	NATS *nats.Conn
 	JS   jetstream.JetStream
 
+	cfg Config
 	// at is where the server is, for messages.
 	at       string
 	closed   chan struct{}
 	embedded *embedded
 	// joined says that another process runs the embedded server.
 	joined bool
+	// away is why the connection could not be made again at last; nil while there is one.
+	away atomic.Pointer[error]
+	// secrets is a digest of what the login's files held when the connection was made.
+	secrets atomic.Pointer[[sha256.Size]byte]
+	// dialled is NATS once it is there.
+	dialled  atomic.Pointer[nats.Conn]
+	violated chan struct{}
+
+	mu sync.Mutex
+	// lacks are the rights whose want the server has told since the connection was made.
+	lacks map[string]bool
+	// waiting are the calls of Do.
+	waiting  map[int]context.CancelCauseFunc
+	lastCall int
 }
 
 // connectWait bounds one attempt to connect.
@@ -117,9 +149,39 @@ func dialEmbedded(cfg Config, server *embedded) (*Conn, error) {
 }
 
 func dial(cfg Config, url string, server *embedded, options ...nats.Option) (*Conn, error) {
-	c := &Conn{at: redactURL(url), closed: make(chan struct{}), embedded: server}
+	c := &Conn{cfg: cfg, at: redactURL(url), closed: make(chan struct{}), embedded: server}
+	nc, err := c.connect(url, options...)
+	if err != nil {
+		return nil, err
+	}
+
+	js, err := c.openJetStream(nc)
+	if err != nil {
+		nc.Close()
+		return nil, fmt.Errorf("open JetStream: %w", err)
+	}
+	c.NATS, c.JS = nc, cfg.Layout.Of(js)
+	c.dialled.Store(nc)
+	return c, nil
+}
+
+func (c *Conn) openJetStream(nc *nats.Conn) (jetstream.JetStream, error) {
+	switch {
+	case c.cfg.Domain != "":
+		return jetstream.NewWithDomain(nc, c.cfg.Domain)
+	case c.cfg.APIPrefix != "":
+		return jetstream.NewWithAPIPrefix(nc, c.cfg.APIPrefix)
+	}
+	return jetstream.New(nc)
+}
+
+// connect makes a connection that says what becomes of it.
+func (c *Conn) connect(url string, options ...nats.Option) (*nats.Conn, error) {
+	c.lacks, c.waiting, c.violated = map[string]bool{}, map[int]context.CancelCauseFunc{}, make(chan struct{}, 1)
+	now := secretsOf(c.cfg)
+	c.secrets.Store(&now)
 	options = append(options,
-		nats.Name(cfg.Name),
+		nats.Name(c.cfg.Name),
 		nats.Timeout(connectWait),
 		nats.MaxReconnects(-1),
 		// Credentials that are rotated a moment late are no reason to stop trying.
@@ -129,39 +191,54 @@ func dial(cfg Config, url string, server *embedded, options ...nats.Option) (*Co
 		nats.ReconnectBufSize(-1),
 		nats.DisconnectErrHandler(func(_ *nats.Conn, err error) {
 			if err != nil {
-				cfg.Log.Warn("lost the connection to NATS, reconnecting", "error", wire.Closed(err))
+				c.cfg.Log.Warn("lost the connection to NATS, reconnecting", "error", wire.Closed(err))
 			}
 		}),
-		nats.ReconnectHandler(func(*nats.Conn) { cfg.Log.Info("connected to NATS again") }),
-		nats.ErrorHandler(func(_ *nats.Conn, _ *nats.Subscription, err error) {
-			cfg.Log.Debug("NATS reported an error", "error", wire.Closed(err))
-		}),
+		nats.ReconnectErrHandler(func(_ *nats.Conn, err error) { c.trouble(err) }),
+		nats.ReconnectHandler(func(*nats.Conn) { c.again() }),
+		nats.ErrorHandler(func(_ *nats.Conn, _ *nats.Subscription, err error) { c.hear(err) }),
 		nats.ClosedHandler(func(*nats.Conn) { close(c.closed) }),
 	)
-	if cfg.CredsFile != "" {
-		options = append(options, nats.UserCredentials(cfg.CredsFile))
+	login, err := c.login(c.cfg)
+	if err != nil {
+		return nil, err
 	}
-	if cfg.User != "" {
-		options = append(options, nats.UserInfo(cfg.User, cfg.Password))
-	}
-	if cfg.CAFile != "" {
-		options = append(options, nats.RootCAs(cfg.CAFile))
-	}
-	if cfg.CertFile != "" {
-		options = append(options, nats.ClientCert(cfg.CertFile, cfg.KeyFile))
-	}
-	nc, err := nats.Connect(url, options...)
+	nc, err := nats.Connect(url, append(options, login...)...)
 	if err != nil {
 		return nil, fmt.Errorf("connect to NATS at %s: %w%s", redactURL(url), err, connectHint(err))
 	}
-	js, err := jetstream.New(nc)
-	if err != nil {
-		nc.Close()
-		return nil, fmt.Errorf("open JetStream: %w", err)
-	}
-	c.NATS, c.JS = nc, js
-	return c, nil
+	return nc, nil
 }
+
+// again is called when a connection that was lost is there again.
+func (c *Conn) again() {
+	now := secretsOf(c.cfg)
+	c.secrets.Store(&now)
+	c.away.Store(nil)
+	c.forgive()
+	c.cfg.Log.Info("connected to NATS again")
+	// Another login may have other rights.
+	select {
+	case c.violated <- struct{}{}:
+	default:
+	}
+}
+
+// hear takes in what the server, or nats.go, says beside everything else.
+func (c *Conn) hear(err error) {
+	if lack, ok := lackOf(err); ok {
+		c.refused(lack)
+		return
+	}
+	if isRefusal(err) {
+		c.trouble(err)
+		return
+	}
+	c.cfg.Log.Debug("NATS reported an error", "error", wire.Closed(err))
+}
+
+// loginHint says what to do about a login that the server refuses.
+const loginHint = ": check nats.user and nats.password_file, nats.token_file, nats.nkey_file or nats.creds_file against the server's users"
 
 // connectHint says what to do about a connection that could not be made; "" if nothing
 // better is known than the error.
@@ -171,9 +248,8 @@ func connectHint(err error) string {
 	}
 	var network net.Error
 	switch {
-	case errors.Is(err, nats.ErrAuthorization), errors.Is(err, nats.ErrAuthExpired), errors.Is(err, nats.ErrAuthRevoked),
-		errors.Is(err, nats.ErrAccountAuthExpired):
-		return ": the server refuses the login: check nats.user and nats.password_file, or nats.creds_file, against the server's users"
+	case isRefusal(err):
+		return ": the server refuses the login" + loginHint
 	case errors.Is(err, fs.ErrNotExist), errors.Is(err, fs.ErrPermission):
 		return ": make the file readable, or name another"
 	case errors.Is(err, nats.ErrNoServers):
@@ -197,8 +273,8 @@ func (c *Conn) Explain(err error) error {
 		errors.Is(err, nats.ErrNoResponders):
 		return fmt.Errorf("NATS at %s: %w: enable JetStream there, for the account of this user, too", c.at, err)
 	case errors.Is(err, context.DeadlineExceeded) || errors.Is(err, nats.ErrTimeout):
-		if errors.Is(last, nats.ErrPermissionViolation) {
-			return fmt.Errorf("NATS at %s: %w: the user lacks a right: %w", c.at, err, last)
+		if lack, ok := lackOf(last); ok {
+			return fmt.Errorf("%w: %w", errors.New(err.Error()), &RightsError{[]string{lack}, c.at})
 		}
 		return fmt.Errorf("NATS at %s: %w: JetStream does not answer: look at the server and its disks; the user may lack the right to publish on $JS.API.> or to subscribe to _INBOX.>", c.at, err)
 	case errors.As(err, &api):

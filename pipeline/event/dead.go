@@ -90,10 +90,15 @@ type DeadLetter struct {
 	History []Burial
 }
 
+// DeadSubject returns where letters of an account and reason are published.
+func DeadSubject(account string, reason Reason) string {
+	return deadPrefix + account + "." + string(reason)
+}
+
 // Bury stores the letter and returns when the stream has it. Burying the same
 // event again within the duplicate window stores nothing.
 func (p *Publisher) Bury(ctx context.Context, l DeadLetter) error {
-	msg := nats.NewMsg(deadPrefix + l.Account + "." + string(l.Reason))
+	msg := nats.NewMsg(DeadSubject(l.Account, l.Reason))
 	body, readable := lasting(l)
 	msg.Data = body
 	copyTrace(msg.Header, l.Trace)
@@ -130,21 +135,21 @@ func (p *Publisher) Bury(ctx context.Context, l DeadLetter) error {
 // so that the letter lives no longer than the event would. In a stream that cannot have
 // that it says all but the body, which is on the event's own stream for as long.
 func (p *Publisher) buryBriefly(ctx context.Context, msg *nats.Msg, id string) error {
-	_, err := p.publish(ctx, msg, id, jetstream.WithMsgTTL(maxAge))
-	var api *jetstream.APIError
-	if !errors.As(err, &api) || api.ErrorCode != codeTTLDisabled {
+	// The server is not asked to refuse it: one before 2.11 would keep the letter for as
+	// long as any.
+	stream, err := p.js.Stream(ctx, DeadStream)
+	if err != nil {
+		return err
+	}
+	if stream.CachedInfo().Config.AllowMsgTTL {
+		_, err = p.publish(ctx, msg, id, jetstream.WithMsgTTL(maxAge))
 		return err
 	}
 
 	msg.Data = nil
-	msg.Header.Del(jetstream.MsgTTLHeader)
 	_, err = p.publish(ctx, msg, id)
 	return err
 }
-
-// codeTTLDisabled is the server's for a stream that does not allow messages to have a
-// life of their own.
-const codeTTLDisabled jetstream.ErrorCode = 10166
 
 // lasting returns what a letter keeps of its event's body: the body itself if there is
 // nothing in it that this program does not read. What is no event is kept as it came, for

@@ -6,20 +6,22 @@ import (
 	"strings"
 
 	"github.com/faceid-ingest/faceid-ingest/pipeline/result"
+	"github.com/faceid-ingest/faceid-ingest/pipeline/streams"
 )
 
-// Names of what lives in JetStream. Other people's tools depend on them.
+// Names of what lives in JetStream, where the operator does not call it otherwise
+// (streams.Layout). Other people's tools depend on them.
 const (
 	// Stream holds completion events.
-	Stream = "FACEID"
+	Stream = streams.Events
 	// DeadStream holds dead letters.
-	DeadStream = "FACEID_DEAD"
+	DeadStream = streams.Dead
 	// ParkedStream holds the events of parked results: those that are pulled and
 	// wait for a sink. They do not age.
-	ParkedStream = "FACEID_PARKED"
+	ParkedStream = streams.Parked
 	// AdvisoryStream holds what the server says of events that were delivered as
 	// often as they may be: every worker that took them ended.
-	AdvisoryStream = "FACEID_ADVISORIES"
+	AdvisoryStream = streams.Advisories
 )
 
 // Lane is one of the queues of an account. Each has a consumer of its own, so that

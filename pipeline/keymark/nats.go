@@ -8,12 +8,13 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/faceid-ingest/faceid-ingest/pipeline/privacy"
+	"github.com/faceid-ingest/faceid-ingest/pipeline/streams"
 	"github.com/faceid-ingest/faceid-ingest/sinks"
 )
 
 // Bucket is the key-value bucket with the mark. It is a bucket of its own since it must
 // outlive servers and weeks in which no daemon runs.
-const Bucket = "FACEID_KEYRING"
+const Bucket = streams.KeyringBucket
 
 const (
 	markKey = "mark"
@@ -106,17 +107,7 @@ func wrapNote(err error) error {
 
 // open makes the bucket where it is missing.
 func (n NATS) open(ctx context.Context) (jetstream.KeyValue, error) {
-	kv, err := n.JS.KeyValue(ctx, Bucket)
-	if !errors.Is(err, jetstream.ErrBucketNotFound) {
-		return kv, err
-	}
-	return n.JS.CreateOrUpdateKeyValue(ctx, jetstream.KeyValueConfig{
-		Bucket:       Bucket,
-		Description:  "Which keyring seals the results",
-		MaxValueSize: maxMark,
-		Storage:      jetstream.FileStorage,
-		Replicas:     n.Replicas,
-	})
+	return streams.OpenKeyValue(ctx, n.JS, streams.KeyringNeed(), n.Replicas)
 }
 
 // Sample implements Place: parked results say which key they need.

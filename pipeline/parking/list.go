@@ -31,7 +31,7 @@ func (s *Store) objects(ctx context.Context) (map[string]object, error) {
 			return nil, err
 		}
 		from = msg.Sequence + 1
-		name, err := base64.URLEncoding.DecodeString(strings.TrimPrefix(msg.Subject, infoPrefix))
+		name, err := base64.URLEncoding.DecodeString(strings.TrimPrefix(msg.Subject, s.prefix("M")))
 		if err != nil {
 			continue // not ours
 		}
@@ -43,7 +43,7 @@ func (s *Store) objects(ctx context.Context) (map[string]object, error) {
 func (s *Store) next(ctx context.Context, from uint64) (*jetstream.RawStreamMsg, error) {
 	ctx, cancel := context.WithTimeout(ctx, requestWait)
 	defer cancel()
-	return s.stream.GetMsg(ctx, from, jetstream.WithGetMsgSubject(infoPrefix+">"))
+	return s.stream.GetMsg(ctx, from, jetstream.WithGetMsgSubject(s.prefix("M")+">"))
 }
 
 // KeyUse returns how many parked results each sealing key is needed for, by its id.
@@ -81,7 +81,7 @@ func (s *Store) Keys(ctx context.Context) ([]sinks.Key, error) {
 // sweep removes chunks that belong to no object and are so old: their parking, or the
 // removal of what they replaced, was cut off.
 func (s *Store) sweep(ctx context.Context, age time.Duration) error {
-	info, err := s.stream.Info(ctx, jetstream.WithSubjectFilter(chunkPrefix+">"))
+	info, err := s.stream.Info(ctx, jetstream.WithSubjectFilter(s.prefix("C")+">"))
 	if err != nil {
 		return fmt.Errorf("look for abandoned chunks: %w", err)
 	}
@@ -92,7 +92,7 @@ func (s *Store) sweep(ctx context.Context, age time.Duration) error {
 	}
 	used := make(map[string]bool, len(objects))
 	for _, o := range objects {
-		used[chunkPrefix+o.info.NUID] = true
+		used[s.prefix("C")+o.info.NUID] = true
 	}
 	for subject := range info.State.Subjects {
 		if used[subject] {

@@ -16,6 +16,7 @@ import (
 
 	"github.com/faceid-ingest/faceid-ingest/pipeline/privacy"
 	"github.com/faceid-ingest/faceid-ingest/pipeline/result"
+	"github.com/faceid-ingest/faceid-ingest/pipeline/streams"
 )
 
 const (
@@ -127,7 +128,7 @@ func (s *Store) upload(ctx context.Context, name string, parcel *privacy.SealedP
 		if err != nil && !errors.Is(err, io.ErrUnexpectedEOF) {
 			return info, err
 		}
-		if last, err = s.publish(ctx, &nats.Msg{Subject: chunkPrefix + info.NUID, Data: chunk[:n]}, last); err != nil {
+		if last, err = s.publish(ctx, &nats.Msg{Subject: s.prefix("C") + info.NUID, Data: chunk[:n]}, last); err != nil {
 			return info, err
 		}
 		_, _ = sum.Write(chunk[:n]) // never fails
@@ -145,7 +146,7 @@ func (s *Store) announce(ctx context.Context, info jetstream.ObjectInfo, replace
 		return err
 	}
 	_, err = s.publish(ctx, &nats.Msg{
-		Subject: infoSubject(info.Name), Data: body, Header: nats.Header{jetstream.MsgRollup: {jetstream.MsgRollupSubject}},
+		Subject: s.infoSubject(info.Name), Data: body, Header: nats.Header{jetstream.MsgRollup: {jetstream.MsgRollupSubject}},
 	}, replaces)
 	return err
 }
@@ -160,7 +161,7 @@ func (s *Store) publish(ctx context.Context, msg *nats.Msg, last uint64) (uint64
 	switch {
 	case err == nil:
 		return ack.Sequence, nil
-	case noRoom(err):
+	case streams.IsNoRoom(err):
 		return 0, fmt.Errorf("%w: %w", ErrFull, err)
 	case errors.As(err, &api) && (api.ErrorCode == jetstream.JSErrCodeStreamWrongLastSequence || api.ErrorCode == jetstream.JSErrCodeStreamWrongLastSequenceConstant):
 		return 0, fmt.Errorf("%w: %w", errReplaced, err)

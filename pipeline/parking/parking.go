@@ -23,9 +23,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"maps"
 	"regexp"
-	"strconv"
+	"strings"
 	"sync"
 	"time"
 
@@ -33,19 +32,15 @@ import (
 
 	"github.com/faceid-ingest/faceid-ingest/pipeline/privacy"
 	"github.com/faceid-ingest/faceid-ingest/pipeline/result"
+	"github.com/faceid-ingest/faceid-ingest/pipeline/streams"
 	"github.com/faceid-ingest/faceid-ingest/sinks"
 )
 
 // Bucket is the name of the object store.
-const Bucket = "FACEID_PARKED"
+const Bucket = streams.ParkedBucket
 
 const (
-	streamName  = "OBJ_" + Bucket
-	chunkPrefix = "$O." + Bucket + ".C."
-	infoPrefix  = "$O." + Bucket + ".M."
-	// quotaName is in the bucket's metadata where the server could not set the quota
-	// aside: what it is.
-	quotaName = "faceid-ingest.quota"
+	streamName = "OBJ_" + Bucket
 	// keyName and cipherName are in an object's metadata: what it is sealed with.
 	keyName    = "sealing-key"
 	cipherName = "cipher"
@@ -98,7 +93,7 @@ func Open(ctx context.Context, js jetstream.JetStream, cfg Config, policy *priva
 	case !policy.HasKeyring():
 		return nil, errors.New("open the parking: the privacy policy has no keyring: set privacy.keyring_file")
 	}
-	stream, err := ensureBucket(ctx, js, cfg)
+	stream, err := streams.Ensure(ctx, js, streams.ParkedResultsNeed(cfg.Quota), cfg.Replicas)
 	if err != nil {
 		return nil, fmt.Errorf("open the parking: %w", err)
 	}
@@ -109,79 +104,6 @@ func Open(ctx context.Context, js jetstream.JetStream, cfg Config, policy *priva
 		chunk: int(min(maxChunk, js.Conn().MaxPayload()/2)),
 	}
 	return s, nil
-}
-
-// ensureBucket makes or changes the stream of the bucket.
-func ensureBucket(ctx context.Context, js jetstream.JetStream, cfg Config) (jetstream.Stream, error) {
-	want := jetstream.StreamConfig{
-		Name:        streamName,
-		Description: "FaceID results that wait for a sink, sealed",
-		Subjects:    []string{chunkPrefix + ">", infoPrefix + ">"},
-		Storage:     jetstream.FileStorage,
-		Discard:     jetstream.DiscardNew,
-		MaxBytes:    cfg.Quota,
-		Replicas:    cfg.Replicas,
-		AllowRollup: true,
-		// A read that a replica answers may be older than what was parked just now.
-		AllowDirect: false,
-	}
-	stream, err := orWithoutLimit(want, func(c jetstream.StreamConfig) (jetstream.Stream, error) { return js.CreateStream(ctx, c) })
-	if !errors.Is(err, jetstream.ErrStreamNameAlreadyInUse) {
-		return stream, err
-	}
-	if stream, err = js.Stream(ctx, streamName); err != nil {
-		return nil, err
-	}
-	have := stream.CachedInfo().Config
-	switch {
-	case have.Storage != want.Storage || have.Retention != want.Retention || have.MaxAge > 0:
-		return nil, fmt.Errorf("bucket %s would lose results: it must keep them in files, without an age; change it, or delete it and it is made anew", Bucket)
-	case have.MaxBytes == want.MaxBytes && have.Replicas >= want.Replicas && !have.AllowDirect && have.AllowRollup && have.Discard == want.Discard:
-		return stream, nil
-	}
-	have.MaxBytes, have.Replicas, have.Discard = want.MaxBytes, max(have.Replicas, want.Replicas), want.Discard
-	have.AllowDirect, have.AllowRollup, have.DenyPurge = false, true, false
-	return orWithoutLimit(have, func(c jetstream.StreamConfig) (jetstream.Stream, error) { return js.UpdateStream(ctx, c) })
-}
-
-// orWithoutLimit sets a stream up, and where the server cannot set so many bytes
-// aside, does so without a limit.
-func orWithoutLimit(cfg jetstream.StreamConfig, do func(jetstream.StreamConfig) (jetstream.Stream, error)) (jetstream.Stream, error) {
-	stream, err := do(cfg)
-	if err == nil || !noRoom(err) {
-		return stream, err
-	}
-	cfg.Metadata = maps.Clone(cfg.Metadata)
-	if cfg.Metadata == nil {
-		cfg.Metadata = map[string]string{}
-	}
-	cfg.Metadata[quotaName] = strconv.FormatInt(cfg.MaxBytes, 10)
-	cfg.MaxBytes = -1
-	return do(cfg)
-}
-
-// Codes of the server that nats.go has no names for.
-const (
-	codeAccountResources jetstream.ErrorCode = 10002
-	codeResources        jetstream.ErrorCode = 10023
-	codeMemory           jetstream.ErrorCode = 10028
-	codeStorage          jetstream.ErrorCode = 10047
-	codeStoreFailed      jetstream.ErrorCode = 10077
-)
-
-// noRoom tells whether the server has refused something for want of room.
-func noRoom(err error) bool {
-	var api *jetstream.APIError
-	if !errors.As(err, &api) {
-		return false
-	}
-	switch api.ErrorCode {
-	case codeAccountResources, codeResources, codeMemory, codeStorage:
-		return true
-	case codeStoreFailed:
-		return api.Description == "maximum bytes exceeded"
-	}
-	return false
 }
 
 // Usage is how much is parked.
@@ -218,11 +140,7 @@ func ReadUsage(ctx context.Context, js jetstream.JetStream) (Usage, error) {
 		return Usage{}, fmt.Errorf("look at the parking: %w", err)
 	}
 	info := stream.CachedInfo()
-	quota := max(0, info.Config.MaxBytes)
-	if noted, err := strconv.ParseInt(info.Config.Metadata[quotaName], 10, 64); err == nil && quota == 0 {
-		quota = max(0, noted)
-	}
-	return usageOf(info, quota), nil
+	return usageOf(info, streams.QuotaOf(info.Config)), nil
 }
 
 // usageOf reads the state of the bucket's stream: each result has one subject for its
@@ -278,8 +196,14 @@ func (o object) exists() bool { return o.seq > 0 && !o.info.Deleted }
 
 func nameOf(p result.Product, hash string) string { return string(p) + "." + hash }
 
-func infoSubject(name string) string {
-	return infoPrefix + base64.URLEncoding.EncodeToString([]byte(name))
+// prefix is of the subjects of the bucket: C for chunks, M for descriptions.
+func (s *Store) prefix(kind string) string {
+	bucket := strings.TrimPrefix(streams.NameIn(s.js, streamName), "OBJ_")
+	return "$O." + bucket + "." + kind + "."
+}
+
+func (s *Store) infoSubject(name string) string {
+	return s.prefix("M") + base64.URLEncoding.EncodeToString([]byte(name))
 }
 
 // validID keeps what is read from the bucket from being taken for a wildcard.
@@ -289,7 +213,7 @@ var validID = regexp.MustCompile(`^[A-Za-z0-9]{1,64}$`)
 func (s *Store) look(ctx context.Context, name string) (object, error) {
 	ctx, cancel := context.WithTimeout(ctx, requestWait)
 	defer cancel()
-	msg, err := s.stream.GetLastMsgForSubject(ctx, infoSubject(name))
+	msg, err := s.stream.GetLastMsgForSubject(ctx, s.infoSubject(name))
 	switch {
 	case errors.Is(err, jetstream.ErrMsgNotFound):
 		return object{name: name}, nil
@@ -335,7 +259,7 @@ func (s *Store) remove(ctx context.Context, o object) error {
 	if err := s.removeChunks(ctx, o.info.NUID); err != nil {
 		return err
 	}
-	return s.purge(ctx, infoSubject(o.name), jetstream.WithPurgeSequence(o.seq+1))
+	return s.purge(ctx, s.infoSubject(o.name), jetstream.WithPurgeSequence(o.seq+1))
 }
 
 // removeChunks takes all chunks of an upload away at once; "" is none.
@@ -343,7 +267,7 @@ func (s *Store) removeChunks(ctx context.Context, id string) error {
 	if id == "" {
 		return nil
 	}
-	return s.purge(ctx, chunkPrefix+id)
+	return s.purge(ctx, s.prefix("C")+id)
 }
 
 func (s *Store) purge(ctx context.Context, subject string, options ...jetstream.StreamPurgeOpt) error {

@@ -93,7 +93,7 @@ func (s *Store) whyMissing(ctx context.Context, o object) error {
 func (s *Store) fetch(ctx context.Context, o object, from uint64) (chunk []byte, next uint64, err error) {
 	ctx, cancel := context.WithTimeout(ctx, requestWait)
 	defer cancel()
-	msg, err := s.stream.GetMsg(ctx, from, jetstream.WithGetMsgSubject(chunkPrefix+o.info.NUID))
+	msg, err := s.stream.GetMsg(ctx, from, jetstream.WithGetMsgSubject(s.prefix("C")+o.info.NUID))
 	switch {
 	case errors.Is(err, jetstream.ErrMsgNotFound):
 		return nil, 0, errMissing

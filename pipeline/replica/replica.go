@@ -25,14 +25,12 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/faceid-ingest/faceid-ingest/pipeline/privacy"
+	"github.com/faceid-ingest/faceid-ingest/pipeline/streams"
 )
 
 const (
 	// Bucket is the key-value bucket of what is only true now. It is in memory.
-	Bucket = "FACEID_STATE"
-	// bucketTTL is how long an entry lasts that nobody renews.
-	bucketTTL = time.Minute
-
+	Bucket = streams.StateBucket
 	// beatEvery is how often a replica writes its line, deadAfter how long it is taken
 	// to live without one. Both are by the clock of who looks: no clocks are compared.
 	beatEvery = 2 * time.Second
@@ -182,17 +180,7 @@ func (e *ears) close() {
 }
 
 func openBucket(ctx context.Context, js jetstream.JetStream, replicas int) (jetstream.KeyValue, error) {
-	kv, err := js.KeyValue(ctx, Bucket)
-	if errors.Is(err, jetstream.ErrBucketNotFound) {
-		kv, err = js.CreateOrUpdateKeyValue(ctx, jetstream.KeyValueConfig{
-			Bucket:       Bucket,
-			Description:  "The daemons that run, and what they see",
-			TTL:          bucketTTL,
-			MaxValueSize: maxEntry,
-			Storage:      jetstream.MemoryStorage,
-			Replicas:     replicas,
-		})
-	}
+	kv, err := streams.OpenKeyValue(ctx, js, streams.StateNeed(), replicas)
 	if err != nil {
 		return nil, fmt.Errorf("open the key-value bucket %s: %w", Bucket, err)
 	}
