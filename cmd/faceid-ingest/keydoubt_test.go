@@ -42,7 +42,7 @@ func TestDamageIsNoOtherKeyring(t *testing.T) {
 func (s *site) damageMedia() (undo func()) {
 	s.t.Helper()
 	whole := map[string][]byte{}
-	err := filepath.WalkDir(s.path("media"), func(path string, entry fs.DirEntry, err error) error {
+	err := filepath.WalkDir(s.path("media"), func(path string, _ fs.DirEntry, err error) error {
 		if err != nil || !strings.HasSuffix(path, ".sealed") {
 			return err
 		}
