@@ -259,7 +259,7 @@ func TestNothingPersonalIsPrinted(t *testing.T) {
 	}
 	for i, f := range []faceidtest.Fault{
 		{Code: "InternalError"}, {CutAt: 700}, {CutAt: 20_000}, {Status: 502}, {Drop: true},
-		{Garbage: `{"Response":{"Text":{"ErrCode":"x","Name":"马克测试5","IdCard":"CANARYID0000000005"}}}`},
+		{Garbage: `{"Response":{"Text":{"ErrCode":"x","Name":"马克测试5","IdCard":"CANARYID0000000005"}`},
 		{Garbage: `{"Response":{"Text":{"Name":"马克测试6"`},
 		{Garbage: `<html>CANARYID0000000007</html>`},
 	} {

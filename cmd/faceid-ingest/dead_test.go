@@ -115,7 +115,7 @@ func TestDeadDrop(t *testing.T) {
 			t.Errorf("%s: %s", args, stderr)
 		}
 	}
-	if _, stderr := s.command(exitFailed, "dead", "drop", "--all"); !strings.Contains(stderr, "add --yes") {
+	if _, stderr := s.command(exitUsage, "dead", "drop", "--all"); !strings.Contains(stderr, "add --yes") {
 		t.Errorf("%s", stderr)
 	}
 	if _, stderr := s.command(exitFailed, "dead", "drop", "999", "--yes"); !strings.Contains(stderr, "there is no dead letter 999") {

@@ -309,7 +309,7 @@ func TestFileThatIsNoKey(t *testing.T) {
 	s := newSite(t)
 	s.write("config.yaml", strings.Replace(read(t, s.config), "    rule_id:", "    eid: {private_key_file: "+filepath.Base(s.config)+"}\n    rule_id:", 1))
 	t.Chdir(s.folder)
-	if _, stderr := s.command(exitFailed, "run"); !strings.Contains(stderr, "account main: read eid.private_key_file") || strings.Contains(stderr, "secret_id") {
+	if _, stderr := s.command(exitUsage, "run"); !strings.Contains(stderr, "account main: read eid.private_key_file") || strings.Contains(stderr, "secret_id") {
 		t.Errorf("%s", stderr)
 	}
 }
