@@ -102,7 +102,7 @@ func (l *leakSite) publishTo(account string) {
 	var lines strings.Builder
 	for _, c := range l.checks {
 		if c.Product == "enhanced" {
-			fmt.Fprintln(&lines, c.Token)
+			fmt.Fprintf(&lines, "%s-%s\n", account, c.Token)
 		}
 	}
 	command(l.t, exitDone, lines.String(), "--config", l.config, "publish", "--account", account, "--product", "enhanced", "--file", "-")
