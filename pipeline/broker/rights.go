@@ -112,7 +112,7 @@ const noStream = "faceid-ingest-check"
 // something is missing.
 func (c *Conn) Lacks(ctx context.Context, subjects []string) error {
 	var missing []string
-	inbox := c.NATS.NewRespInbox()
+	inbox := c.NATS.NewInbox()
 	sub, err := c.NATS.SubscribeSync(inbox)
 	if err != nil {
 		return fmt.Errorf("NATS at %s: subscribe to answers: %w", c.at, err)
@@ -156,9 +156,11 @@ func (c *Conn) Lacks(ctx context.Context, subjects []string) error {
 	return nil
 }
 
+// try sends what has no effect. An API that is not sent JSON takes that for a request
+// without options, such as to purge all, so it is sent what begins like JSON and is none.
 func (c *Conn) try(subject, reply string) error {
 	msg := nats.NewMsg(subject)
-	msg.Reply, msg.Data = reply, []byte("?")
+	msg.Reply, msg.Data = reply, []byte("{")
 	msg.Header.Set(nats.ExpectedStreamHdr, noStream)
 	if err := c.NATS.PublishMsg(msg); err != nil {
 		return fmt.Errorf("NATS at %s: try the rights: %w", c.at, err)
