@@ -297,12 +297,17 @@ func (p *Policy) openParcelHead(product result.Product, tokenHash string, sealed
 	if size > uint64(SealedMediaSize(maxParcelHead)) {
 		return nil, ErrDamagedParcel
 	}
-	plain, err := p.OpenMedia(parcelRef(product, tokenHash, 0), io.LimitReader(sealed, int64(size)))
+	bounded := &io.LimitedReader{R: sealed, N: int64(size)}
+	plain, err := p.OpenMedia(parcelRef(product, tokenHash, 0), bounded)
 	if err != nil {
 		return nil, err
 	}
 	if text, err = io.ReadAll(plain); err != nil {
 		return nil, err
+	}
+	if bounded.N > 0 {
+		// The size is in clear: where nothing follows the head, a larger one would do.
+		return nil, ErrDamagedParcel
 	}
 	return unpackParcel(text)
 }

@@ -225,6 +225,27 @@ func TestParcelProperties(t *testing.T) {
 	})
 }
 
+// The size of the head stands in clear. In a parcel without media nothing follows the
+// head, and yet no other size opens it.
+func TestSizeOfParcelHead(t *testing.T) {
+	policy := newPolicy(t, privacy.DefaultConfig(), newKeyring(t))
+	r := someone()
+	r.Assets = nil
+	sealed := sealParcel(t, policy, r)
+	if _, err := openParcel(policy, r, sealed); err != nil {
+		t.Fatal(err)
+	}
+	for at := 8; at < parcelHeaderSize; at++ {
+		for bit := range 8 {
+			spoilt := bytes.Clone(sealed)
+			spoilt[at] ^= 1 << bit
+			if _, err := openParcel(policy, r, spoilt); !errors.Is(err, privacy.ErrDamagedParcel) {
+				t.Errorf("bit %d of byte %d: %v", bit, at, err)
+			}
+		}
+	}
+}
+
 // parcelHeaderSize is how much of a parcel is in clear.
 const parcelHeaderSize = 16
 
