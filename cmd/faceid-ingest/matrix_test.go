@@ -271,8 +271,6 @@ func TestKeysThatDoNotFit(t *testing.T) {
 		{"wrong private key", result.EID, "eid: {private_key_file: FOLDER/CAkey.pem}", func(s *site) { s.write("CAkey.pem", string(stranger.PEM())) },
 			"eid.private_key_file is not the key that the merchant registered"},
 		{"no private key", result.EID, "", func(*site) {}, "configure eid.private_key_file"},
-		{"merchant without persons", result.EID, "eid: {private_key_file: FOLDER/CAkey.pem}", func(s *site) { s.api.UseMerchant(nil, envelopetest.Form{}) },
-			"it must be applied for in the console"},
 		{"rotated console key", result.Enhanced, "encryption: {mode: fields, algorithm: SM4-GCM, public_key_file: FOLDER/sm4.txt}", func(s *site) {
 			keys, err := envelopetest.GenerateKeys(envelope.SM4GCM)
 			if err != nil {
@@ -302,6 +300,26 @@ func TestKeysThatDoNotFit(t *testing.T) {
 			}
 			p.stop()
 		})
+	}
+}
+
+// A merchant who did not apply for names gets results without them, key or not, and at
+// once.
+func TestMerchantWithoutPersons(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	s.equip()
+	s.api.UseMerchant(nil, envelopetest.Form{})
+	s.write("config.yaml", strings.Replace(read(t, s.config), "    rule_id:", "    eid: {private_key_file: "+s.path("CAkey.pem")+"}\n    rule_id:", 1))
+
+	c := variants("main", result.EID)[0]
+	s.publish([]faceidtest.Check{c})
+	p := s.start()
+	until(t, "the result is stored", func() bool { return s.open() == 0 })
+	p.says("a result is stored without a part that the check has")
+	p.stop()
+	if text, _ := s.command(exitDone, "show", c.Token); !strings.Contains(text, "EidInfo.UserInfo") || !strings.Contains(text, "missing: the service did not send it") {
+		t.Errorf("show does not say that there is no person:\n%s", text)
 	}
 }
 
