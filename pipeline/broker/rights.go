@@ -156,11 +156,24 @@ func (c *Conn) Lacks(ctx context.Context, subjects []string) error {
 	return nil
 }
 
-// try sends what has no effect. An API that is not sent JSON takes that for a request
-// without options, such as to purge all, so it is sent what begins like JSON and is none.
+// harmless returns a request that has no effect. The API takes what is not JSON for a
+// request without options, such as to purge all, so what begins like JSON and is none is
+// sent; where a request destroys, it is one that is understood and finds nothing.
+func harmless(subject string) []byte {
+	switch {
+	case strings.Contains(subject, ".STREAM.PURGE."):
+		return []byte(`{"filter":"` + noStream + `"}`)
+	case strings.Contains(subject, ".STREAM.MSG.DELETE."):
+		return []byte(`{"seq":18446744073709551615}`)
+	default:
+		return []byte("{")
+	}
+}
+
+// try sends what has no effect.
 func (c *Conn) try(subject, reply string) error {
 	msg := nats.NewMsg(subject)
-	msg.Reply, msg.Data = reply, []byte("{")
+	msg.Reply, msg.Data = reply, harmless(subject)
 	msg.Header.Set(nats.ExpectedStreamHdr, noStream)
 	if err := c.NATS.PublishMsg(msg); err != nil {
 		return fmt.Errorf("NATS at %s: try the rights: %w", c.at, err)
