@@ -281,6 +281,8 @@ type daemon struct {
 	worker   atomic.Pointer[pipeline.Worker]
 	// rights says which of them the user of NATS lacks; nil if none, or nobody knows.
 	rights atomic.Pointer[error]
+	// lookAtRights has watchRights look at once.
+	lookAtRights chan struct{}
 	// startBy is when a start that waits for NATS gives up.
 	startBy time.Time
 	closers []func() error

@@ -207,7 +207,7 @@ type probe struct {
 // durability warns of what would make NATS lose events or parked results. Of a server
 // that cannot be reached it says nothing: the step of NATS does.
 func (d *daemon) durability(ctx context.Context) []string {
-	if d.conn == nil {
+	if d.conn == nil || d.lacksRights(ctx) != nil {
 		return nil
 	}
 	warnings, err := d.conn.Durability(ctx, d.cfg.NATS.Monitors(), d.cfg.NATS.Replicas,

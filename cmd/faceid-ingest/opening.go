@@ -92,7 +92,7 @@ const slowStep = 10 * time.Second
 
 // prepare returns a daemon that has opened nothing.
 func prepare(cfg *config.Config, log *slog.Logger, startBy time.Time) *daemon {
-	d := &daemon{cfg: cfg, log: log, metrics: telemetry.New(), startBy: startBy, notes: map[string]string{}}
+	d := &daemon{cfg: cfg, log: log, metrics: telemetry.New(), startBy: startBy, notes: map[string]string{}, lookAtRights: make(chan struct{}, 1)}
 	d.serves(cfg)
 	b := thisBuild()
 	d.metrics.Build(b.Version, b.Commit, runtime.Version())

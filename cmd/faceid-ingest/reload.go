@@ -66,6 +66,10 @@ func (d *daemon) work(ctx context.Context, r *reloader) error {
 
 // renewLogin has NATS see credentials that were replaced on the disk.
 func (d *daemon) renewLogin(ctx context.Context) {
+	select {
+	case d.lookAtRights <- struct{}{}:
+	default:
+	}
 	switch renewed, err := d.conn.Renew(ctx); {
 	case err != nil:
 		d.log.Error("the credentials of NATS that are on the disk now are refused, the old connection stays", "error", err)

@@ -86,12 +86,15 @@ func (d *daemon) sayRunning(ctx context.Context, cfg *config.Config, worker *pip
 		"accounts", len(cfg.Accounts), "sinks", len(d.sinks), "slots", cfg.Worker.Slots)
 }
 
-// rightsEvery is how often a daemon that lacks a right looks whether it was granted.
-const rightsEvery = 5 * time.Second
+const (
+	// rightsEvery is how often a daemon looks at its rights, for a server tells nobody that
+	// it has taken one; rightsSoon is how often while one is missing.
+	rightsEvery = time.Minute
+	rightsSoon  = 5 * time.Second
+)
 
-// watchRights looks at the user's rights whenever the server has refused something or the
-// connection was made anew, for /readyz, until ctx is done. The connection has said in the
-// log what is refused.
+// watchRights looks at the user's rights for /readyz until ctx is done: from time to time,
+// at SIGHUP, and when the server has refused something or the connection was made anew.
 func (d *daemon) watchRights(ctx context.Context) {
 	again := time.NewTimer(rightsEvery)
 	defer again.Stop()
@@ -100,6 +103,7 @@ func (d *daemon) watchRights(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case <-d.conn.Violated():
+		case <-d.lookAtRights:
 		case <-again.C:
 		}
 
@@ -111,6 +115,7 @@ func (d *daemon) watchRights(ctx context.Context) {
 				d.log.Info("NATS grants all rights again")
 			}
 			d.rights.Store(nil)
+			again.Reset(rightsEvery)
 			continue
 		case errors.As(err, &lacking) && (known == nil || (*known).Error() != err.Error()):
 			d.log.Error("events may wait, for a right is missing", "error", err)
@@ -118,7 +123,7 @@ func (d *daemon) watchRights(ctx context.Context) {
 		if lacking != nil {
 			d.rights.Store(&err)
 		}
-		again.Reset(rightsEvery)
+		again.Reset(rightsSoon)
 	}
 }
 

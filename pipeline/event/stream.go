@@ -36,7 +36,7 @@ const (
 // EnsureStreams makes sure of the streams of events, parked events, dead letters and
 // advisories, see streams.Ensure.
 func EnsureStreams(ctx context.Context, js jetstream.JetStream, replicas int) error {
-	return streams.EnsureAll(ctx, js, []streams.Need{streams.EventsNeed(), streams.DeadNeed(), streams.ParkedNeed(), streams.AdvisoriesNeed()}, replicas)
+	return streams.EnsureAll(ctx, js, []streams.Need{streams.AdvisoriesNeed(), streams.EventsNeed(), streams.ParkedNeed(), streams.DeadNeed()}, replicas)
 }
 
 // EnsureConsumer creates or updates the durable pull consumer of an account's

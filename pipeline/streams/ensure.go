@@ -31,6 +31,9 @@ const (
 const (
 	// leastBytes is the smallest stream that is made, in bytes.
 	leastBytes = 1 << 20
+	// less is how many times smaller a stream is tried for which there is no room: a
+	// server sets aside what is asked, and the streams after it need some, too.
+	less = 10
 	// quotaName is in the metadata of a stream that is larger, or smaller, than its quota,
 	// because the server could not set so much aside: what the quota is.
 	quotaName = "faceid-ingest.quota"
@@ -143,9 +146,9 @@ func (n Need) within(cfg jetstream.StreamConfig, err error) (jetstream.StreamCon
 	case noRoom(api) && n.Quota != "" && cfg.MaxBytes == n.Config.MaxBytes:
 		cfg.MaxBytes = -1
 	case api.ErrorCode == codeBytesRequired && cfg.MaxBytes < 0:
-		cfg.MaxBytes = max(leastBytes, n.Config.MaxBytes/2)
+		cfg.MaxBytes = max(leastBytes, n.Config.MaxBytes/less)
 	case (noRoom(api) || api.ErrorCode == codeStreamBytes) && cfg.MaxBytes > leastBytes:
-		cfg.MaxBytes = max(leastBytes, cfg.MaxBytes/2)
+		cfg.MaxBytes = max(leastBytes, cfg.MaxBytes/less)
 	default:
 		return cfg, false
 	}

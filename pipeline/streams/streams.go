@@ -73,7 +73,7 @@ const (
 	markSize   = 4 << 10
 
 	// smallBytes bounds what cannot grow much, in bytes.
-	smallBytes = 64 << 20
+	smallBytes = 8 << 20
 )
 
 // Need is a stream, or the stream of a bucket, that the daemon needs.
@@ -99,10 +99,11 @@ type Need struct {
 	Quota string
 }
 
-// Table lists what the daemon needs, in the order in which it is made. The parked
-// results are bounded by quota, in bytes.
+// Table lists what the daemon needs, in the order in which it is made: the small ones
+// first, for the large ones take what is left. The parked results are bounded by quota, in
+// bytes.
 func Table(quota int64) []Need {
-	return []Need{EventsNeed(), DeadNeed(), ParkedNeed(), AdvisoriesNeed(), LedgerNeed(), StateNeed(), KeyringNeed(), ParkedResultsNeed(quota)}
+	return []Need{KeyringNeed(), StateNeed(), AdvisoriesNeed(), EventsNeed(), ParkedResultsNeed(quota), ParkedNeed(), DeadNeed(), LedgerNeed()}
 }
 
 // EventsNeed is the stream of completion events.
@@ -193,7 +194,7 @@ func LedgerNeed() Need {
 func StateNeed() Need {
 	n := bucket("nats.buckets.state", StateBucket, "The daemons that run, and what they see", stateAge, stateSize)
 	n.LeastAge, n.MostAge, n.AnyStorage, n.DropsOld = stateLeast, stateMost, true, true
-	n.Config.Storage, n.Config.MaxBytes = jetstream.MemoryStorage, smallBytes/4
+	n.Config.Storage, n.Config.MaxBytes = jetstream.MemoryStorage, smallBytes
 	return n
 }
 
