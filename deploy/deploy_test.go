@@ -64,8 +64,8 @@ func TestConfiguration(t *testing.T) {
 	if err != nil || id != "AKID" || key != "key" || token != "" {
 		t.Errorf("%v", err)
 	}
-	if password, err := unit.NATS.ReadPassword(); err != nil || password != "p" {
-		t.Errorf("%v", err)
+	if file := unit.NATS.PasswordFile; file != filepath.Join(secrets, "nats-password") {
+		t.Errorf("the password is read from %s", file)
 	}
 }
 
