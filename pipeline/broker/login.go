@@ -223,7 +223,7 @@ func (c *Conn) Trouble() error {
 	case err == nil:
 		return fmt.Errorf("connection is %s", status)
 	case isRefusal(*err):
-		return fmt.Errorf("connection is %s: %w%s", status, *err, loginHint)
+		return fmt.Errorf("the server refuses the login, connection is %s: %w%s", status, *err, loginHint)
 	}
 	return fmt.Errorf("connection is %s: %w", status, *err)
 }

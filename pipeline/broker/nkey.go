@@ -1,6 +1,7 @@
 package broker
 
 import (
+	"context"
 	"net"
 
 	"github.com/nats-io/nats.go"
@@ -23,7 +24,7 @@ func (d *nkeyDialer) Dial(network, address string) (net.Conn, error) {
 		}
 		nc.Opts.Nkey = id
 	}
-	return net.DialTimeout(network, address, connectWait)
+	return (&net.Dialer{Timeout: connectWait}).DialContext(context.Background(), network, address)
 }
 
 var _ nats.CustomDialer = (*nkeyDialer)(nil)

@@ -193,7 +193,7 @@ func (c *Conn) refusedBy(ctx context.Context, do func() error) (lack string, err
 	if err := c.NATS.FlushWithContext(ctx); err != nil {
 		return "", fmt.Errorf("NATS at %s: try the rights: %w", c.at, err)
 	}
-	if after := c.NATS.LastError(); after != before {
+	if after := c.NATS.LastError(); after != before { //nolint:errorlint // another error than before may say the same
 		lack, _ = lackOf(after)
 	}
 	return lack, nil
