@@ -2,7 +2,6 @@ package config
 
 import (
 	"errors"
-	"fmt"
 	"maps"
 	"net"
 	"net/url"
@@ -170,9 +169,9 @@ func (n NATS) checkNames(wrong report) {
 			_, another := group.is[name]
 			switch {
 			case !streamName.MatchString(name):
-				wrong(group.path, fmt.Sprintf("%q must be 1 to 200 of A-Z, a-z, 0-9, \"-\" and \"_\"", name))
+				wrong(group.path, "%q must be 1 to 200 of A-Z, a-z, 0-9, \"-\" and \"_\"", name)
 			case taken[name] != "" || another && name != key:
-				wrong(group.path, fmt.Sprintf("%s is the name of two of them, or the usual one of another", name))
+				wrong(group.path, "%s is the name of two of them, or the usual one of another", name)
 			}
 			taken[name] = key
 		}

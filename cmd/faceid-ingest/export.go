@@ -317,11 +317,11 @@ func (r *exportRun) print(one exported, failure error) error {
 		_, _ = fmt.Fprintf(r.app.stderr, "%s: %s is taken from another archive: %s\n", token, printable([]byte(m.Field)), printable([]byte(m.Reason)))
 	}
 
-	switch said := failure != nil; {
+	switch {
 	case r.JSON:
 		return json.NewEncoder(r.app.stdout).Encode(one)
-	case said:
-		return nil
+	case failure != nil:
+		return nil //nolint:nilerr // It was said.
 	}
 	verb := "exported"
 	if r.DryRun {

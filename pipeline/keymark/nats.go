@@ -18,8 +18,6 @@ const Bucket = streams.KeyringBucket
 
 const (
 	markKey = "mark"
-	// maxMark bounds the mark, in bytes.
-	maxMark = 4 << 10
 	// markTries bounds how often a mark is compared again because somebody else has
 	// just written it.
 	markTries = 5
