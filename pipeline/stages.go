@@ -136,7 +136,7 @@ func lacking(assets []result.Asset, done map[string][]sinks.Receipt) []result.Mi
 	return list
 }
 
-// blocked tells whether nothing can be done for a task's result now: all sinks of the
+// blocked reports whether nothing can be done for a task's result now: all sinks of the
 // first stage that is not complete are down, as far as they do not have it.
 func (w *Worker) blocked(t *task, e *entry) bool {
 	groups := w.stages.groups()

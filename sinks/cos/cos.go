@@ -166,7 +166,7 @@ func (s *Sink) check(ctx context.Context) (err error) {
 	return nil
 }
 
-// CheckSource tells whether the sink could take assets from a bucket that FaceID wrote
+// CheckSource reports whether the sink could take assets from a bucket that FaceID wrote
 // them into: it asks for an object that is not there. The error says in words what is
 // wrong and what to do.
 func (s *Sink) CheckSource(ctx context.Context, name, region string) error {

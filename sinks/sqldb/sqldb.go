@@ -45,7 +45,7 @@ type Sink struct {
 	group   *group
 	// intact tells whether the database is still the one that was opened.
 	intact func() error
-	// room tells whether there is room for results.
+	// room reports whether there is room for results.
 	room func() error
 	// prepared says that the schema is what this program needs. preparing holds
 	// the one who sees to that.
